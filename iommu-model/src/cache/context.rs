@@ -1,0 +1,83 @@
+//! Context cache: tag source-id, content the decoded context entry (with what the root entry led to).
+
+use super::store::{Place, Store};
+use crate::addr::{Bdf, DomainId, Pa};
+use crate::decision::{Decisions, Question, ask};
+use crate::provenance::Provenance;
+use crate::spec::vtd::fault::FaultReason;
+use crate::timing::Geometry;
+
+/// Where requests of a device go.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ContextTarget {
+    /// Through second-stage tables.
+    Tables {
+        /// The top table.
+        root: Pa,
+        /// Levels of the walk, 3 to 5.
+        levels: u8,
+    },
+    /// Passed through.
+    PassThrough,
+    /// Nowhere: a not-present or erroneous entry, cached only under CM = 1.
+    Fault(FaultReason),
+}
+
+/// One cached context entry.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ContextEntryCached {
+    /// Tag.
+    pub source: Bdf,
+    /// DID of the entry; 0 for not-present entries.
+    pub domain: DomainId,
+    /// FPD.
+    pub fault_disable: bool,
+    /// Where requests go.
+    pub target: ContextTarget,
+    /// The words of the root and the context entry.
+    pub provenance: Provenance,
+}
+
+/// The cache.
+#[derive(Clone, Debug)]
+pub(crate) struct ContextCache {
+    store: Store<ContextEntryCached>,
+}
+
+impl ContextCache {
+    pub(crate) fn new(geometry: Geometry) -> Self {
+        Self { store: Store::new(geometry) }
+    }
+
+    /// The entry of a source, marked as used.
+    pub(crate) fn lookup(&mut self, source: Bdf) -> Option<&ContextEntryCached> {
+        let place: Place = self.store.find(u64::from(source.0), u64::from(source.0))?;
+        self.store.touch(place);
+        Some(self.store.get(place))
+    }
+
+    pub(crate) fn install(&mut self, entry: ContextEntryCached, d: &mut dyn Decisions) {
+        let key = u64::from(entry.source.0);
+        self.store.insert(key, key, entry, |ways| ask(d, Question::EvictContext { ways }));
+    }
+
+    pub(crate) fn retain(&mut self, keep: impl FnMut(&ContextEntryCached) -> bool) -> u32 {
+        self.store.retain(keep)
+    }
+
+    pub(crate) fn clear(&mut self) -> u32 {
+        self.store.clear()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.store.len()
+    }
+
+    pub(crate) fn remove_nth(&mut self, n: usize) -> bool {
+        self.store.remove_nth(n)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &ContextEntryCached> {
+        self.store.iter()
+    }
+}

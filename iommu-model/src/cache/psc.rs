@@ -1,0 +1,108 @@
+//! Paging-structure caches, one a level: tag domain and address prefix, content the pointer to the next table and
+//! the AND of the permissions so far.
+
+use super::iotlb::page_shift;
+use super::store::Store;
+use crate::addr::{DomainId, Iova, Pa};
+use crate::decision::{Decisions, Question, ask};
+use crate::provenance::Provenance;
+use crate::timing::Geometry;
+
+/// Lowest level whose non-leaf entries are cached.
+const FIRST_LEVEL: u8 = 2;
+
+/// One cached non-leaf entry.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PscEntry {
+    /// Tag: domain.
+    pub domain: DomainId,
+    /// Level of the cached entry, 2 to 5; its table is of the level below.
+    pub level: u8,
+    /// Tag: first address that the entry leads to.
+    pub first: Iova,
+    /// Bytes of address space that it leads to.
+    pub span_bytes: u64,
+    /// The next table.
+    pub table: Pa,
+    /// AND of R so far.
+    pub readable: bool,
+    /// AND of W so far.
+    pub writable: bool,
+    /// The words it was made from: root, context, the levels down to this one.
+    pub provenance: Provenance,
+}
+
+/// A prefix has at most 36 bits: 57 address bits without the 21 below the lowest cached level.
+const fn tag(domain: DomainId, prefix: u64) -> u64 {
+    ((domain.0 as u64) << 48) | prefix
+}
+
+/// The caches of all levels.
+#[derive(Clone, Debug)]
+pub(crate) struct PscCache {
+    levels: [Store<PscEntry>; 4],
+}
+
+impl PscCache {
+    pub(crate) fn new(geometry: &[Geometry; 4]) -> Self {
+        Self { levels: geometry.map(Store::new) }
+    }
+
+    /// Whether every level is switched off, so that there is nothing to look up.
+    pub(crate) fn is_off(&self) -> bool {
+        self.levels.iter().all(Store::is_off)
+    }
+
+    /// The entry with the longest prefix of `iova` whose level is at most `top`, marked as used.
+    pub(crate) fn lookup(&mut self, domain: DomainId, iova: Iova, top: u8) -> Option<&PscEntry> {
+        for level in FIRST_LEVEL..=top {
+            let prefix = iova.0 >> page_shift(level);
+            let store = &self.levels[usize::from(level - FIRST_LEVEL)];
+            if let Some(place) = store.find(prefix, tag(domain, prefix)) {
+                let store = &mut self.levels[usize::from(level - FIRST_LEVEL)];
+                store.touch(place);
+                return Some(store.get(place));
+            }
+        }
+        None
+    }
+
+    /// Whether entries of this level are cached at all.
+    pub(crate) fn holds(&self, level: u8) -> bool {
+        !self.levels[usize::from(level - FIRST_LEVEL)].is_off()
+    }
+
+    pub(crate) fn install(&mut self, entry: PscEntry, d: &mut dyn Decisions) {
+        let level = entry.level;
+        let prefix = entry.first.0 >> page_shift(level);
+        let tag = tag(entry.domain, prefix);
+        let store = &mut self.levels[usize::from(level - FIRST_LEVEL)];
+        store.insert(prefix, tag, entry, |ways| ask(d, Question::EvictPsc { ways, level }));
+    }
+
+    pub(crate) fn retain(&mut self, mut keep: impl FnMut(&PscEntry) -> bool) -> u32 {
+        self.levels.iter_mut().map(|store| store.retain(&mut keep)).sum()
+    }
+
+    pub(crate) fn clear(&mut self) -> u32 {
+        self.levels.iter_mut().map(Store::clear).sum()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.levels.iter().map(Store::len).sum()
+    }
+
+    pub(crate) fn remove_nth(&mut self, mut n: usize) -> bool {
+        for store in &mut self.levels {
+            if store.remove_nth(n) {
+                return true;
+            }
+            n -= store.len();
+        }
+        false
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &PscEntry> {
+        self.levels.iter().flat_map(Store::iter)
+    }
+}

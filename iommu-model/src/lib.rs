@@ -1,0 +1,53 @@
+//! IOMMUs as silicon: one memory fetch, one look-up, one queue step at a time.
+//!
+//! The model is sans-I/O. A [`Unit`] owns registers, caches, walkers and a queue; memory, time and every free
+//! decision belong to the caller. A request becomes a walk ([`Unit::begin`]); each [`Unit::advance`] does one look-up
+//! or names one fetch and is told the answer by the next call. The invalidation queue is driven the same way
+//! ([`Unit::queue_advance`]). Where the manuals leave the hardware a choice, a [`Question`] goes to the caller's
+//! [`Decisions`]. So a simulator can put any store, from any CPU, between any two steps, and replay it.
+//!
+//! # Map
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`addr`] | typed addresses and ids |
+//! | [`request`] | the interface of a translation |
+//! | [`provenance`] | which words a result was made from |
+//! | [`decision`] | the free decisions of the hardware |
+//! | [`timing`] | sizes and costs, each with its source |
+//! | [`spec`] | layouts of the manuals, no behaviour |
+//! | [`vtd`] | Intel VT-d, legacy mode: the unit, its capability table, its rules |
+//! | [`cache`] | context cache, IOTLB, paging-structure caches |
+//! | [`inspect`] | any state or table as stable text |
+//!
+//! # Invariants
+//!
+//! - Any bytes in tables, descriptors and registers are input: nothing panics on them.
+//! - A walk asks for at most two more fetches than its table has levels, then ends, unless an invalidation restarts it.
+//! - Caches change by installs, invalidations, and evictions that the caller chose; never by looking at memory.
+//! - A caller that brings an answer nobody asked for, or drives a walk that has ended, has a bug: that panics.
+
+pub mod addr;
+pub mod cache;
+pub mod decision;
+pub mod inspect;
+pub mod provenance;
+pub mod request;
+pub mod spec;
+pub mod timing;
+pub mod vtd;
+
+pub use addr::{Bdf, DomainId, Iova, PAGE_SHIFT, PAGE_SIZE, Pa, Pasid, Pfn};
+pub use cache::Caches;
+pub use cache::context::{ContextEntryCached, ContextTarget};
+pub use cache::iotlb::IotlbEntry;
+pub use cache::psc::PscEntry;
+pub use decision::{Decisions, Plain, Question};
+pub use provenance::{Provenance, SOURCES_MAX, Source};
+pub use request::{Access, Busy, CacheHit, CacheKind, FaultInfo, FetchKind, Fetched, Message, Progress, Request, Translation, WalkId};
+pub use spec::vtd::fault::FaultReason;
+pub use timing::{Geometry, Params, Timing};
+pub use vtd::{
+    Capabilities, ContextScope, Drain, Invalidation, InvalidationDone, IotlbScope, PageRange, QueueError, QueueInput, QueueProgress,
+    Register, RegisterEffect, Unit, WalkView, locate_register,
+};

@@ -1,0 +1,244 @@
+//! The interface of a translation: what goes in, what the hardware asks for, what comes out.
+//!
+//! A walk is driven by its caller: `advance` does one look-up, or consumes one fetched word and says what it wants
+//! next. Nothing here is particular to one architecture except the fault codes.
+
+use crate::addr::{Bdf, DomainId, Iova, Pa, Pasid};
+use crate::provenance::Provenance;
+use crate::spec::vtd::fault::FaultReason;
+
+/// What a device wants to do.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Access {
+    /// A memory read.
+    Read,
+    /// A memory write.
+    Write,
+}
+
+impl Access {
+    /// Whether these permissions serve it.
+    #[must_use]
+    pub const fn allowed_by(self, readable: bool, writable: bool) -> bool {
+        match self {
+            Self::Read => readable,
+            Self::Write => writable,
+        }
+    }
+}
+
+/// One untranslated request. It never crosses a 4 KiB page.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Request {
+    /// Requester id.
+    pub source: Bdf,
+    /// First byte.
+    pub iova: Iova,
+    /// Read or write.
+    pub access: Access,
+    /// PASID prefix, if the request has one.
+    pub pasid: Option<Pasid>,
+}
+
+/// A walk in flight. Ids are not reused within 2^32 walks of one slot.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct WalkId {
+    pub(crate) slot: u16,
+    pub(crate) generation: u32,
+}
+
+impl WalkId {
+    /// The walker that serves it: 0 up to the number of parallel walks.
+    #[must_use]
+    pub const fn slot(self) -> u16 {
+        self.slot
+    }
+}
+
+/// Every walker is taken; try again when one has ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("every walker is taken")]
+pub struct Busy;
+
+/// What a table fetch reads.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum FetchKind {
+    /// A root entry, 16 bytes.
+    Root,
+    /// A context entry, 16 bytes.
+    Context,
+    /// A paging entry, 8 bytes.
+    Table {
+        /// Level of the entry: 1 maps 4 KiB.
+        level: u8,
+    },
+}
+
+/// The answer to a fetch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fetched {
+    /// The 64-bit words in address order; the second counts only for 16-byte fetches.
+    Words([u64; 2]),
+    /// There is no memory at that address.
+    NoMemory,
+}
+
+impl Fetched {
+    /// The answer to an 8-byte fetch.
+    #[must_use]
+    pub const fn word(value: u64) -> Self {
+        Self::Words([value, 0])
+    }
+}
+
+/// Which cache a look-up went to.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum CacheKind {
+    /// Context cache.
+    Context,
+    /// IOTLB.
+    Iotlb,
+    /// Paging-structure caches, all levels at once.
+    Psc,
+}
+
+/// Which cache gave the innermost part of a translation.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum CacheHit {
+    /// None: every paging entry was fetched, or none is needed (pass-through).
+    None,
+    /// The IOTLB gave all of it.
+    Iotlb,
+    /// A paging-structure cache gave the entries down to this level.
+    Psc(u8),
+}
+
+/// What a call of `advance` did. Every `cost` is that of this call, in cycles.
+#[allow(clippy::large_enum_variant, reason = "a box would be an allocation a translation")]
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Progress {
+    /// A look-up inside the unit; call again without an answer.
+    Lookup {
+        /// Which cache.
+        cache: CacheKind,
+        /// Whether it hit.
+        hit: bool,
+        /// Cycles.
+        cost: u32,
+    },
+    /// The unit wants this memory; call again with the answer. Asked again if called without one.
+    Fetch {
+        /// First byte; naturally aligned.
+        pa: Pa,
+        /// 8 or 16.
+        bytes: u8,
+        /// What is there.
+        kind: FetchKind,
+        /// Cycles.
+        cost: u32,
+    },
+    /// The request waits for an earlier one to the same page; call again when that has ended.
+    Merged {
+        /// The earlier walk.
+        leader: WalkId,
+        /// Cycles.
+        cost: u32,
+    },
+    /// Translated; the walk has ended.
+    Done(Translation),
+    /// Translation is off: the address passes as it is; the walk has ended.
+    Untranslated {
+        /// The address.
+        pa: Pa,
+        /// Cycles.
+        cost: u32,
+    },
+    /// A write in the interrupt range: not memory; the walk has ended.
+    InterruptMessage {
+        /// The address, 0xFEEx_xxxx.
+        address: Iova,
+        /// Cycles.
+        cost: u32,
+    },
+    /// Blocked; the walk has ended.
+    Fault(FaultInfo),
+}
+
+impl Progress {
+    /// Cycles of the call.
+    #[must_use]
+    pub const fn cost(&self) -> u32 {
+        match self {
+            Self::Lookup { cost, .. }
+            | Self::Fetch { cost, .. }
+            | Self::Merged { cost, .. }
+            | Self::Untranslated { cost, .. }
+            | Self::InterruptMessage { cost, .. } => *cost,
+            Self::Done(translation) => translation.cost,
+            Self::Fault(fault) => fault.cost,
+        }
+    }
+
+    /// Whether the walk has ended, so that its id is gone.
+    #[must_use]
+    pub const fn is_end(&self) -> bool {
+        !matches!(self, Self::Lookup { .. } | Self::Fetch { .. } | Self::Merged { .. })
+    }
+}
+
+/// A granted request.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Translation {
+    /// The host-physical byte that the request starts at.
+    pub pa: Pa,
+    /// The translation allows reads.
+    pub readable: bool,
+    /// The translation allows writes.
+    pub writable: bool,
+    /// Page size of the leaf, in bytes; 4096 for pass-through.
+    pub page_bytes: u64,
+    /// The domain whose tag it was found or installed under.
+    pub domain: DomainId,
+    /// Passed through by the context entry rather than translated.
+    pub pass_through: bool,
+    /// Cycles of this call.
+    pub cost: u32,
+    /// Cycles since `begin`, this call included.
+    pub cost_total: u32,
+    /// Memory fetches since `begin`, those of restarts included.
+    pub fetches: u32,
+    /// Which cache helped.
+    pub from: CacheHit,
+    /// The words it was made from.
+    pub provenance: Provenance,
+}
+
+/// A blocked request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FaultInfo {
+    /// Architectural code.
+    pub reason: FaultReason,
+    /// Requester id.
+    pub source: Bdf,
+    /// Faulting address.
+    pub iova: Iova,
+    /// Read or write.
+    pub access: Access,
+    /// PASID of the request.
+    pub pasid: Option<Pasid>,
+    /// A fault record now holds it; false if suppressed, collapsed or lost to overflow.
+    pub recorded: bool,
+    /// The fault event message goes out with this fault.
+    pub interrupt: Option<Message>,
+    /// Cycles of this call.
+    pub cost: u32,
+}
+
+/// An interrupt message that the unit sends: a 32-bit write to an interrupt address.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Message {
+    /// Destination, from the event address registers.
+    pub address: Pa,
+    /// Data, from the event data register.
+    pub data: u32,
+}

@@ -1,0 +1,3 @@
+//! Layouts as the manuals give them: bits and encodings, no behaviour. One folder an architecture.
+
+pub mod vtd;

@@ -1,0 +1,273 @@
+//! What each invalidation removes from the caches, and which walks in flight it sends back to their beginning.
+//!
+//! | command | context cache | IOTLB | paging-structure caches | walks that |
+//! | --- | --- | --- | --- | --- |
+//! | context global | all | - | - | hold or await anything |
+//! | context domain | of the DID | - | - | hold such a context entry, or await one |
+//! | context device | of the source-ids | - | - | are of such a source and hold or await a context entry |
+//! | IOTLB global | - | all | all | hold or await a paging entry |
+//! | IOTLB domain | - | of the DID | of the DID | same, of the DID |
+//! | IOTLB page, IH=0 | - | overlapping, of the DID | leading to the range | same, and the innermost held entry leads to the range, or the awaited one may be a leaf there |
+//! | IOTLB page, IH=1 | - | same | asked | await what may be a leaf there |
+//! | all (ESRTPS) | all | all | all | hold or await anything |
+
+use super::capability::Capabilities;
+use super::walk::{Walk, Walks};
+use crate::addr::{Bdf, DomainId, Iova, PAGE_SHIFT, PAGE_SIZE};
+use crate::cache::Caches;
+use crate::decision::{Decisions, Question, ask, ask_bool};
+use crate::spec::vtd::register::InvalidateAddress;
+
+/// An aligned power-of-two range of pages, as ADDR and AM give it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct PageRange {
+    /// Any address in the range; its low bits do not count.
+    pub address: Iova,
+    /// AM: 2^order pages.
+    pub order: u8,
+}
+
+impl PageRange {
+    /// First and last page number.
+    #[must_use]
+    pub const fn pages(self) -> (u64, u64) {
+        if self.order as u32 >= u64::BITS - PAGE_SHIFT {
+            return (0, u64::MAX >> PAGE_SHIFT);
+        }
+        let mask = (1u64 << self.order) - 1;
+        let page = self.address.page_number();
+        (page & !mask, page | mask)
+    }
+
+    /// Whether the range shares a page with the `span_bytes` at `first`, an aligned power of two.
+    #[must_use]
+    pub const fn overlaps(self, first: Iova, span_bytes: u64) -> bool {
+        let (low, high) = self.pages();
+        let first_page = first.page_number();
+        let last_page = first_page + (span_bytes / PAGE_SIZE - 1);
+        first_page <= high && low <= last_page
+    }
+
+    /// Whether the range is at least as large as a page of `page_bytes`.
+    #[must_use]
+    pub const fn covers_page_of(self, page_bytes: u64) -> bool {
+        self.order as u32 >= page_bytes.trailing_zeros() - PAGE_SHIFT
+    }
+}
+
+/// What of the context cache is invalidated.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ContextScope {
+    /// Everything.
+    Global,
+    /// Entries of a domain.
+    Domain(DomainId),
+    /// Entries of one function, or of several that differ only in masked function bits.
+    Device {
+        /// The domain that software says the entry had.
+        domain: DomainId,
+        /// Source-id.
+        source: Bdf,
+        /// FM: how many of the top bits of the function number to ignore, 0 to 3.
+        function_mask: u8,
+    },
+}
+
+/// What of the IOTLB and the paging-structure caches is invalidated.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum IotlbScope {
+    /// Everything.
+    Global,
+    /// Everything of a domain.
+    Domain(DomainId),
+    /// A range of one domain.
+    Pages {
+        /// The domain.
+        domain: DomainId,
+        /// The range.
+        range: PageRange,
+        /// IH: only leaves changed, so non-leaf entries may stay.
+        leaf_only: bool,
+    },
+}
+
+/// One command.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Invalidation {
+    /// Context cache.
+    Context(ContextScope),
+    /// IOTLB and paging-structure caches.
+    Iotlb(IotlbScope),
+    /// Every cache, at a root switch.
+    All,
+    /// Device TLB: nothing in this unit.
+    DeviceTlb,
+    /// Interrupt entry cache: nothing in this unit.
+    InterruptEntry,
+    /// A wait descriptor: everything before it is complete.
+    Wait,
+}
+
+/// A command that has been carried out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct InvalidationDone {
+    /// What software asked for.
+    pub asked: Invalidation,
+    /// What was done: the same, or wider.
+    pub done: Invalidation,
+    /// Cached entries that went.
+    pub entries_dropped: u32,
+    /// Walks in flight that start over.
+    pub walks_restarted: u32,
+    /// CAP.RWBF: the caller's write buffer is flushed first.
+    pub flushes_write_buffer: bool,
+}
+
+impl InvalidationDone {
+    pub(crate) const fn nothing(what: Invalidation) -> Self {
+        Self { asked: what, done: what, entries_dropped: 0, walks_restarted: 0, flushes_write_buffer: false }
+    }
+}
+
+/// What an invalidation acts on.
+pub(crate) struct Target<'a> {
+    pub(crate) cap: &'a Capabilities,
+    pub(crate) caches: &'a mut Caches,
+    pub(crate) walks: &'a mut Walks,
+}
+
+impl Target<'_> {
+    /// Carries out a command, perhaps wider than asked.
+    pub(crate) fn invalidate(&mut self, asked: Invalidation, d: &mut dyn Decisions) -> InvalidationDone {
+        let done = self.widen(asked, d);
+        let (entries_dropped, walks_restarted) = match done {
+            Invalidation::Context(scope) => self.invalidate_context(scope, d),
+            Invalidation::Iotlb(scope) => self.invalidate_iotlb(scope, d),
+            Invalidation::All => (self.caches.clear(), self.walks.restart(Walk::holds_anything)),
+            Invalidation::DeviceTlb | Invalidation::InterruptEntry | Invalidation::Wait => (0, 0),
+        };
+        let touches_caches = matches!(done, Invalidation::Context(_) | Invalidation::Iotlb(_));
+        InvalidationDone { asked, done, entries_dropped, walks_restarted, flushes_write_buffer: self.cap.write_buffer && touches_caches }
+    }
+
+    /// A device-selective context request widens to global at once: the domain it names may not be the entry's.
+    fn widen(&self, asked: Invalidation, d: &mut dyn Decisions) -> Invalidation {
+        let global = match asked {
+            Invalidation::Context(_) => Invalidation::Context(ContextScope::Global),
+            _ => Invalidation::Iotlb(IotlbScope::Global),
+        };
+        let (wider, one_step) = match asked {
+            Invalidation::Iotlb(IotlbScope::Pages { domain, .. }) => (2, Invalidation::Iotlb(IotlbScope::Domain(domain))),
+            Invalidation::Context(ContextScope::Device { .. } | ContextScope::Domain(_)) | Invalidation::Iotlb(IotlbScope::Domain(_)) => {
+                (1, global)
+            }
+            _ => return asked,
+        };
+        match ask(d, Question::OverInvalidate { wider }) {
+            0 => self.widen_without_page_selection(asked),
+            1 => one_step,
+            _ => global,
+        }
+    }
+
+    /// A unit without PSI performs a page-selective request domain-wide.
+    fn widen_without_page_selection(&self, asked: Invalidation) -> Invalidation {
+        match asked {
+            Invalidation::Iotlb(IotlbScope::Pages { domain, .. }) if !self.cap.page_selective => {
+                Invalidation::Iotlb(IotlbScope::Domain(domain))
+            }
+            _ => asked,
+        }
+    }
+
+    fn invalidate_context(&mut self, scope: ContextScope, d: &mut dyn Decisions) -> (u32, u32) {
+        match scope {
+            ContextScope::Global => (self.caches.context.clear(), self.walks.restart(Walk::holds_anything)),
+            ContextScope::Domain(domain) => {
+                (self.caches.context.retain(|entry| entry.domain != domain), self.walks.restart(|walk| walk.may_hold_context_of(domain)))
+            }
+            ContextScope::Device { domain, source, function_mask } => {
+                let covered = |other: Bdf| matches_source(source, function_mask, other);
+                let dropped = self.caches.context.retain(|entry| {
+                    let other_domain = entry.domain != domain;
+                    !covered(entry.source) || (other_domain && ask_bool(&mut *d, Question::KeepOtherDomain))
+                });
+                let restarted = self.walks.restart(|walk| covered(walk.request.source) && walk.touches_context());
+                (dropped, restarted)
+            }
+        }
+    }
+
+    fn invalidate_iotlb(&mut self, scope: IotlbScope, d: &mut dyn Decisions) -> (u32, u32) {
+        match scope {
+            IotlbScope::Global => (self.caches.iotlb.clear() + self.caches.psc.clear(), self.walks.restart(Walk::touches_tables)),
+            IotlbScope::Domain(domain) => (
+                self.caches.iotlb.retain(|entry| entry.domain != domain) + self.caches.psc.retain(|entry| entry.domain != domain),
+                self.walks.restart(|walk| walk.domain() == Some(domain) && walk.touches_tables()),
+            ),
+            IotlbScope::Pages { domain, range, leaf_only } => self.invalidate_pages(domain, range, leaf_only, d),
+        }
+    }
+
+    fn invalidate_pages(&mut self, domain: DomainId, range: PageRange, leaf_only: bool, d: &mut dyn Decisions) -> (u32, u32) {
+        let leaves = self.caches.iotlb.retain(|entry| {
+            if entry.domain != domain || !range.overlaps(entry.page, entry.page_bytes) {
+                return true;
+            }
+            !range.covers_page_of(entry.page_bytes) && !ask_bool(&mut *d, Question::KeepSuperpage)
+        });
+        let leads_there = |first: Iova, span: u64| range.overlaps(first, span);
+        let any = || self.caches.psc.iter().any(|e| e.domain == domain && leads_there(e.first, e.span_bytes));
+        let keep_non_leaf = leaf_only && (!any() || !ask_bool(&mut *d, Question::KeepNonLeaf));
+        let non_leaves =
+            if keep_non_leaf { 0 } else { self.caches.psc.retain(|e| e.domain != domain || !leads_there(e.first, e.span_bytes)) };
+        let cap = self.cap;
+        let restarted = self.walks.restart(|walk| {
+            let leaf_awaited = walk.awaited().is_some_and(|(level, first, span)| cap.leaf_allowed(level) && leads_there(first, span));
+            let non_leaf_awaited = walk.awaited().is_some_and(|(_, first, span)| leads_there(first, span));
+            let non_leaf_held = walk.innermost_held().is_some_and(|(first, span)| leads_there(first, span));
+            walk.domain() == Some(domain) && (leaf_awaited || (!leaf_only && (non_leaf_awaited || non_leaf_held)))
+        });
+        (leaves + non_leaves, restarted)
+    }
+}
+
+/// Whether two requester ids differ only in the function bits that FM masks, counted from the top.
+fn matches_source(source: Bdf, function_mask: u8, other: Bdf) -> bool {
+    let kept = 3u16.saturating_sub(u16::from(function_mask));
+    let ignored = 0b111 & !((1 << kept) - 1);
+    source.0 & !ignored == other.0 & !ignored
+}
+
+/// The range that IVA_REG holds.
+pub(crate) fn range_of(address: InvalidateAddress) -> PageRange {
+    PageRange { address: Iova(address.page() << PAGE_SHIFT), order: address.address_mask() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_function_mask_ignores_bits_from_the_top() {
+        let base = Bdf::new(1, 2, 0);
+        assert!(!matches_source(base, 0, Bdf::new(1, 2, 4)));
+        assert!(matches_source(base, 1, Bdf::new(1, 2, 4)));
+        assert!(!matches_source(base, 1, Bdf::new(1, 2, 2)));
+        assert!(matches_source(base, 2, Bdf::new(1, 2, 6)));
+        assert!(matches_source(base, 3, Bdf::new(1, 2, 7)));
+        assert!(!matches_source(base, 3, Bdf::new(1, 3, 0)));
+    }
+
+    #[test]
+    fn a_range_ignores_the_low_bits_of_its_address() {
+        let range = PageRange { address: Iova(0x1234_5000), order: 9 };
+        assert_eq!(range.pages(), (0x1_2200, 0x1_23ff));
+        assert!(range.overlaps(Iova(0x1220_0000), 4096));
+        assert!(!range.overlaps(Iova(0x1240_0000), 4096));
+        assert!(range.covers_page_of(2 << 20));
+        assert!(!range.covers_page_of(1 << 30));
+        let all = PageRange { address: Iova(0), order: 63 };
+        assert!(all.overlaps(Iova(u64::MAX), 4096));
+    }
+}

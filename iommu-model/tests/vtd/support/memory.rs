@@ -1,0 +1,37 @@
+//! Host memory by 64-bit words; what was never written reads 0.
+
+use iommu_model::{Fetched, Pa};
+use std::collections::BTreeMap;
+
+/// The memory.
+#[derive(Clone, Default)]
+pub(crate) struct Memory {
+    words: BTreeMap<Pa, u64>,
+    /// First address that has no memory behind it.
+    pub(crate) end: Option<Pa>,
+}
+
+impl Memory {
+    pub(crate) fn read(&self, pa: Pa) -> u64 {
+        self.words.get(&pa).copied().unwrap_or(0)
+    }
+
+    pub(crate) fn write(&mut self, pa: Pa, value: u64) {
+        assert!(pa.is_aligned(8));
+        self.words.insert(pa, value);
+    }
+
+    pub(crate) fn write_wide(&mut self, pa: Pa, value: u128) {
+        self.write(pa, value as u64);
+        self.write(pa.offset(8), (value >> 64) as u64);
+    }
+
+    /// The answer to a fetch.
+    pub(crate) fn fetch(&self, pa: Pa, bytes: u8) -> Fetched {
+        if self.end.is_some_and(|end| pa >= end) {
+            return Fetched::NoMemory;
+        }
+        let high = if bytes == 16 { self.read(pa.offset(8)) } else { 0 };
+        Fetched::Words([self.read(pa), high])
+    }
+}

@@ -1,0 +1,224 @@
+//! CPUs: what a program under test can do to memory, one announced step at a time.
+//!
+//! A [`Cpu`] is the handle one program runs on. Plain, once, ordered and atomic accesses are told apart; memory that only this
+//! program can reach is accessed without a scheduling point (the shadow decides). A bad access ends the run as an oops.
+
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::rc::Rc;
+
+use iommu_model::addr::Pa;
+
+use crate::engine::{ActorId, ChoiceKind, Object, Op, OpKind};
+use crate::machine::{Machine, StopKind};
+use crate::memory::{Bad, Ptr, Scalar};
+use crate::trace::Flavor;
+
+/// A program's handle on the machine. Cloning gives another handle of the same program.
+#[derive(Clone)]
+pub struct Cpu {
+    /// The machine.
+    pub machine: Rc<Machine>,
+    id: Rc<Cell<ActorId>>,
+}
+
+impl Cpu {
+    pub(crate) fn new(machine: Rc<Machine>) -> Cpu {
+        Cpu { machine, id: Rc::new(Cell::new(ActorId(0))) }
+    }
+
+    pub(crate) fn assume(&self, id: ActorId) {
+        self.id.set(id);
+    }
+
+    /// The actor this program is.
+    pub fn id(&self) -> ActorId {
+        self.id.get()
+    }
+
+    /// Announces `op` and waits to be picked.
+    pub async fn step(&self, op: Op) {
+        self.machine.core.step(op).await;
+    }
+
+    /// A voluntary pause (`cpu_relax`, `cond_resched`).
+    pub async fn relax(&self) {
+        self.step(Op::pause()).await;
+    }
+
+    /// Never returns: the program does nothing any more.
+    pub async fn dead(&self) -> Infallible {
+        loop {
+            self.machine.core.block(Object::nothing()).await;
+        }
+    }
+
+    /// `BUG()`: the kernel stops. `title` names function and condition.
+    pub async fn bug(&self, title: &str) -> Infallible {
+        self.machine.stop(StopKind::Bug, title);
+        self.dead().await
+    }
+
+    /// `BUG_ON(condition)`.
+    pub async fn bug_on(&self, condition: bool, title: &str) {
+        if condition {
+            self.bug(title).await;
+        }
+    }
+
+    /// `panic()`: the kernel stops.
+    pub async fn panic(&self, title: &str) -> Infallible {
+        self.machine.stop(StopKind::Panic, title);
+        self.dead().await
+    }
+
+    /// A bad access: reported, and the program ends.
+    async fn oops(&self, va: u64, bytes: u8, store: bool, bad: Bad) -> Infallible {
+        let what = if store { "write" } else { "read" };
+        let mut details = vec![format!("{what} of {bytes} bytes at {va:#x}")];
+        let pa = self.machine.memory().direct_map(va);
+        if let Ok(pa) = pa {
+            details.extend(self.machine.describe(pa));
+        }
+        self.machine.violate("LIFE", format!("{} in {what}", bad.title()), details);
+        self.dead().await
+    }
+
+    async fn load(&self, va: u64, bytes: u8, flavor: Flavor, checked: bool) -> u64 {
+        let (pa, shared) = self.machine.reach(va, self.id());
+        if shared {
+            let object = pa.map_or(Object::nothing(), |pa| Object(pa.0));
+            self.machine.core.step(Op::new(OpKind::Read, object, u16::from(bytes))).await;
+        }
+        match self.machine.perform_load(va, bytes, flavor, checked) {
+            Ok(value) => value,
+            Err(bad) => match self.oops(va, bytes, false, bad).await {},
+        }
+    }
+
+    async fn store(&self, va: u64, bytes: u8, value: u64, flavor: Flavor) {
+        let (pa, shared) = self.machine.reach(va, self.id());
+        if shared {
+            let object = pa.map_or(Object::nothing(), |pa| Object(pa.0));
+            self.machine.core.step(Op::new(OpKind::Write, object, u16::from(bytes))).await;
+        }
+        match self.machine.perform_store(va, bytes, value, flavor, self.id()) {
+            Ok(_) => {
+                if shared && let Some(pa) = pa {
+                    self.machine.wake_word(Pa(pa.0 & !7));
+                }
+            }
+            Err(bad) => match self.oops(va, bytes, true, bad).await {},
+        }
+    }
+
+    /// Plain load.
+    pub async fn read<T: Scalar>(&self, at: Ptr<T>) -> T {
+        T::from_bits(self.load(at.value(), T::BYTES, Flavor::Plain, true).await)
+    }
+    /// Plain store.
+    pub async fn write<T: Scalar>(&self, at: Ptr<T>, value: T) {
+        self.store(at.value(), T::BYTES, value.to_bits(), Flavor::Plain).await;
+    }
+    /// `READ_ONCE`.
+    pub async fn read_once<T: Scalar>(&self, at: Ptr<T>) -> T {
+        T::from_bits(self.load(at.value(), T::BYTES, Flavor::Once, true).await)
+    }
+    /// `WRITE_ONCE`.
+    pub async fn write_once<T: Scalar>(&self, at: Ptr<T>, value: T) {
+        self.store(at.value(), T::BYTES, value.to_bits(), Flavor::Once).await;
+    }
+    /// `smp_load_acquire`.
+    pub async fn load_acquire<T: Scalar>(&self, at: Ptr<T>) -> T {
+        T::from_bits(self.load(at.value(), T::BYTES, Flavor::Ordered, true).await)
+    }
+    /// `smp_store_release`.
+    pub async fn store_release<T: Scalar>(&self, at: Ptr<T>, value: T) {
+        self.store(at.value(), T::BYTES, value.to_bits(), Flavor::Ordered).await;
+    }
+
+    /// Atomic read-modify-write in one step; returns the old value. `change` gives the new value, or none to leave it.
+    pub async fn rmw<T: Scalar>(&self, at: Ptr<T>, change: impl FnOnce(T) -> Option<T>) -> T {
+        let (pa, shared) = self.machine.reach(at.value(), self.id());
+        if shared {
+            let object = pa.map_or(Object::nothing(), |pa| Object(pa.0));
+            self.machine.core.step(Op::new(OpKind::Rmw, object, u16::from(T::BYTES))).await;
+        }
+        self.machine.core.charge(self.machine.costs.atomic);
+        let old = match self.machine.perform_load(at.value(), T::BYTES, Flavor::Atomic, true) {
+            Ok(old) => T::from_bits(old),
+            Err(bad) => match self.oops(at.value(), T::BYTES, false, bad).await {},
+        };
+        if let Some(new) = change(old) {
+            match self.machine.perform_store(at.value(), T::BYTES, new.to_bits(), Flavor::Atomic, self.id()) {
+                Ok(_) => {
+                    if shared && let Some(pa) = pa {
+                        self.machine.wake_word(Pa(pa.0 & !7));
+                    }
+                }
+                Err(bad) => match self.oops(at.value(), T::BYTES, true, bad).await {},
+            }
+        }
+        old
+    }
+
+    /// `cmpxchg`: stores `new` if the word is `old`; returns what was there.
+    pub async fn cmpxchg<T: Scalar + PartialEq>(&self, at: Ptr<T>, old: T, new: T) -> T {
+        self.rmw(at, |seen| (seen == old).then_some(new)).await
+    }
+    /// `xchg`.
+    pub async fn xchg<T: Scalar>(&self, at: Ptr<T>, new: T) -> T {
+        self.rmw(at, |_| Some(new)).await
+    }
+
+    /// Waits until the word at `at` satisfies `done`, reading it once a change: a spin loop without the spinning.
+    pub async fn spin_until<T: Scalar>(&self, at: Ptr<T>, done: impl Fn(T) -> bool) -> T {
+        loop {
+            let value = self.read_once(at).await;
+            if done(value) {
+                return value;
+            }
+            self.machine.core.block(Object(at.pa().0 & !7)).await;
+        }
+    }
+
+    /// `memset`: one store a word where others can see it, ascending or descending as the policy chooses; at once where not.
+    pub async fn memset<T>(&self, at: Ptr<T>, word: u64, bytes: u64) {
+        let nr = bytes / 8;
+        let (_, shared) = self.machine.reach(at.value(), self.id());
+        let descending = shared && nr > 1 && self.machine.core.choose(ChoiceKind::Hardware, 2) == 1;
+        for i in 0..nr {
+            let i = if descending { nr - 1 - i } else { i };
+            self.write(at.byte_add::<u64>(i * 8), word).await;
+        }
+        for i in nr * 8..bytes {
+            self.write(at.byte_add::<u8>(i), word as u8).await;
+        }
+    }
+
+    /// Clears a frame-aligned block that was just allocated: at once while nobody else can reach it, word by word otherwise.
+    pub async fn clear_frames<T>(&self, at: Ptr<T>, bytes: u64) {
+        let (pa, shared) = self.machine.reach(at.value(), self.id());
+        match pa {
+            Some(pa) if !shared => {
+                for offset in (0..bytes).step_by(4096) {
+                    self.machine.fill_at_once(Pa(pa.0 + offset), 4096.min(bytes - offset), 0);
+                }
+            }
+            _ => self.memset(at, 0, bytes).await,
+        }
+    }
+
+    /// `memcpy` of whole words: one load and one store a word, ascending or descending as the policy chooses. Undefined words are
+    /// copied, not judged.
+    pub async fn memcpy<T, U>(&self, to: Ptr<T>, from: Ptr<U>, bytes: u64) {
+        let nr = bytes / 8;
+        let (_, shared) = self.machine.reach(to.value(), self.id());
+        let descending = shared && nr > 1 && self.machine.core.choose(ChoiceKind::Hardware, 2) == 1;
+        for i in 0..nr {
+            let i = if descending { nr - 1 - i } else { i };
+            let word = self.load(from.value() + i * 8, 8, Flavor::Plain, false).await;
+            self.store(to.value() + i * 8, 8, word, Flavor::Plain).await;
+        }
+    }
+}

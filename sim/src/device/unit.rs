@@ -1,0 +1,158 @@
+//! The actor of a remapping unit's invalidation queue, and register access by CPUs.
+
+use std::rc::Rc;
+
+use iommu_model::addr::Pa;
+use iommu_model::vtd::{Drain, Invalidation, QueueInput, QueueProgress};
+
+use super::Dice;
+use crate::cpu::Cpu;
+use crate::engine::{Object, Op, OpKind};
+use crate::machine::Machine;
+use crate::trace::{EventKind, UnitId};
+
+/// The object that stands for a unit's registers and caches.
+pub(super) const fn registers(unit: UnitId) -> Object {
+    Object::register(unit.0 as u64)
+}
+
+/// Serves the queue for ever: one descriptor step at a time, drains waiting for the writes that are under way.
+pub(super) async fn serve_queue(machine: Rc<Machine>, id: UnitId) {
+    let core = machine.core.clone();
+    let slot = &machine.fabric.units()[usize::from(id.0)];
+    let mut input = QueueInput::Continue;
+    loop {
+        if matches!(input, QueueInput::Continue) && !slot.unit.borrow().queue_has_work() {
+            core.block(registers(id)).await;
+            continue;
+        }
+        core.step(Op::new(OpKind::Register, registers(id), 8)).await;
+        let progress = slot.unit.borrow_mut().queue_advance(input, &mut Dice(&core));
+        input = QueueInput::Continue;
+        core.wake(registers(id));
+        core.charge(cost_of(&progress));
+        match progress {
+            QueueProgress::Idle => core.block(registers(id)).await,
+            QueueProgress::Stopped(_) => core.block(registers(id)).await,
+            QueueProgress::FetchDescriptor { pa, .. } => {
+                core.step(Op::new(OpKind::Fetch, Object(pa.0), 16)).await;
+                input = match machine.read_words(pa, 2) {
+                    Some(words) => {
+                        machine.emit(EventKind::Fetched { unit: id, device: None, pa, bytes: 16, value: words[0] });
+                        QueueInput::Descriptor(words)
+                    }
+                    None => QueueInput::DescriptorUnreadable,
+                };
+            }
+            QueueProgress::Invalidated { what, .. } => {
+                machine.emit(EventKind::Invalidated { unit: id, descriptor: descriptor_type(what.asked) });
+            }
+            QueueProgress::Drain { reads, writes, .. } => {
+                drain(&machine, id, reads, writes).await;
+                input = QueueInput::Drained;
+            }
+            QueueProgress::WriteStatus { pa, data, .. } => {
+                core.step(Op::new(OpKind::DmaWrite, Object(pa.0), 4)).await;
+                machine.emit(EventKind::StatusWritten { unit: id, pa, data });
+                machine.with_memory(|memory| {
+                    if memory.frame(pa).is_some() && pa.0.is_multiple_of(4) {
+                        memory.ram.store(pa, 4, u64::from(data));
+                    }
+                });
+                machine.wake_word(Pa(pa.0 & !7));
+                input = QueueInput::Written;
+            }
+            QueueProgress::Interrupt { .. } => {}
+        }
+    }
+}
+
+const fn cost_of(progress: &QueueProgress) -> u32 {
+    match *progress {
+        QueueProgress::FetchDescriptor { cost, .. }
+        | QueueProgress::Invalidated { cost, .. }
+        | QueueProgress::Drain { cost, .. }
+        | QueueProgress::WriteStatus { cost, .. }
+        | QueueProgress::Interrupt { cost, .. } => cost,
+        QueueProgress::Idle | QueueProgress::Stopped(_) => 0,
+    }
+}
+
+/// The manual's number of a descriptor; 0 for what is no descriptor.
+const fn descriptor_type(asked: Invalidation) -> u8 {
+    match asked {
+        Invalidation::All => 0,
+        Invalidation::Context(_) => 1,
+        Invalidation::Iotlb(_) => 2,
+        Invalidation::DeviceTlb => 3,
+        Invalidation::InterruptEntry => 4,
+        Invalidation::Wait => 5,
+    }
+}
+
+/// Completes, for ever, the register commands that wait for translated requests to land (a change of TE drains).
+pub(super) async fn complete_commands(machine: Rc<Machine>, id: UnitId) {
+    let core = machine.core.clone();
+    let slot = &machine.fabric.units()[usize::from(id.0)];
+    loop {
+        let pending = slot.pending_drain.take();
+        if !(pending.reads || pending.writes) {
+            core.block(registers(id)).await;
+            continue;
+        }
+        drain(&machine, id, pending.reads, pending.writes).await;
+        core.step(Op::new(OpKind::Register, registers(id), 8)).await;
+        slot.unit.borrow_mut().register_drained();
+        core.wake(registers(id));
+    }
+}
+
+/// Waits until all translated requests that are under way now have reached memory.
+async fn drain(machine: &Machine, id: UnitId, reads: bool, writes: bool) {
+    for device in machine.fabric.devices().iter().filter(|device| device.unit == id) {
+        let newest = device.posted.borrow().back().map(|posted| posted.serial);
+        if let Some(newest) = newest.filter(|_| writes) {
+            while device.posted.borrow().front().is_some_and(|posted| posted.serial <= newest) {
+                machine.core.block(device.queue()).await;
+            }
+        }
+        while reads && device.reading.get() {
+            machine.core.block(device.queue()).await;
+        }
+    }
+}
+
+impl Cpu {
+    /// Reads `bytes` (4 or 8) bytes of a register of `unit` at byte `offset`.
+    pub async fn mmio_read(&self, unit: UnitId, offset: u16, bytes: u8) -> u64 {
+        self.step(Op::new(OpKind::Register, registers(unit), 8)).await;
+        self.machine.core.charge(self.machine.costs.register);
+        let slot = &self.machine.fabric.units()[usize::from(unit.0)];
+        slot.unit.borrow().read_register_at(u64::from(offset), bytes)
+    }
+
+    /// Writes `bytes` (4 or 8) bytes of a register of `unit` at byte `offset`. Addresses written become reachable by hardware.
+    pub async fn mmio_write(&self, unit: UnitId, offset: u16, bytes: u8, value: u64) {
+        self.step(Op::new(OpKind::Register, registers(unit), 8)).await;
+        self.machine.core.charge(self.machine.costs.register);
+        self.machine.with_memory(|memory| memory.publish_value(value));
+        let slot = &self.machine.fabric.units()[usize::from(unit.0)];
+        let effect = slot.unit.borrow_mut().write_register_at(u64::from(offset), bytes, value, &mut Dice(&self.machine.core));
+        self.machine.core.charge(effect.cost);
+        let pending = slot.pending_drain.get();
+        slot.pending_drain.set(Drain { reads: pending.reads || effect.drain.reads, writes: pending.writes || effect.drain.writes });
+        self.machine.emit(EventKind::RegisterWritten { unit, offset, value });
+        self.machine.core.wake(registers(unit));
+    }
+
+    /// Reads a register until `done`: a polling loop without the polling. A read follows each change of the unit's registers.
+    pub async fn mmio_poll(&self, unit: UnitId, offset: u16, bytes: u8, done: impl Fn(u64) -> bool) -> u64 {
+        loop {
+            let value = self.mmio_read(unit, offset, bytes).await;
+            if done(value) {
+                return value;
+            }
+            self.machine.core.block(registers(unit)).await;
+        }
+    }
+}

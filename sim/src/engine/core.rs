@@ -1,0 +1,194 @@
+//! The meeting place of actors and engine: announcements, blocking, waking, spawning, and the choices of the run.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use super::actor::{Actor, Resumed};
+use super::choice::{ChoiceKind, Choices};
+use super::op::{ActorId, Object, Op};
+use crate::policy::Policy;
+
+/// A number that stands for a group of actors that end together: one generation of a kernel, or the hardware.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Group(pub u8);
+
+/// How an actor counts for the end of a run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Life {
+    /// The run lasts until it is done.
+    Finite,
+    /// Serves the others for ever: devices, queues. Never keeps a run alive.
+    Daemon,
+}
+
+/// A request to start an actor.
+pub struct Spawn {
+    /// What traces call it.
+    pub name: String,
+    /// The group it ends with.
+    pub group: Group,
+    /// Whether the run waits for it.
+    pub life: Life,
+    /// Its program.
+    pub actor: Box<dyn Actor>,
+}
+
+/// State shared by the engine and all actors of one run. Single threaded; actors hold it in an `Rc`.
+pub struct Core {
+    current: Cell<ActorId>,
+    resumed: Cell<Option<Resumed>>,
+    wakes: RefCell<Vec<Object>>,
+    spawns: RefCell<Vec<Spawn>>,
+    nr_spawned: Cell<usize>,
+    forgets: RefCell<Vec<(Group, Option<ActorId>)>>,
+    halted: Cell<bool>,
+    steps: Cell<u64>,
+    cost: Cell<u32>,
+    choices: RefCell<Choices>,
+}
+
+impl Core {
+    /// A core whose choices are answered by `policy`.
+    pub fn new(policy: Box<dyn Policy>) -> Core {
+        Core {
+            current: Cell::new(ActorId(0)),
+            resumed: Cell::new(None),
+            wakes: RefCell::new(Vec::with_capacity(8)),
+            spawns: RefCell::new(Vec::with_capacity(8)),
+            nr_spawned: Cell::new(0),
+            forgets: RefCell::new(Vec::new()),
+            halted: Cell::new(false),
+            steps: Cell::new(0),
+            cost: Cell::new(0),
+            choices: RefCell::new(Choices::new(policy)),
+        }
+    }
+
+    /// Announces `op` and suspends until the policy picks this actor; the caller performs the operation when this returns.
+    pub fn step(&self, op: Op) -> Suspend<'_> {
+        Suspend { core: self, announce: Some(Resumed::Announced(op)) }
+    }
+
+    /// Suspends until some actor wakes `object`. The caller must test its condition again.
+    pub fn block(&self, object: Object) -> Suspend<'_> {
+        Suspend { core: self, announce: Some(Resumed::Blocked(object)) }
+    }
+
+    /// Lets every actor blocked on `object` go on to its next announcement once the step at hand is over.
+    pub fn wake(&self, object: Object) {
+        self.wakes.borrow_mut().push(object);
+    }
+
+    /// Starts an actor once the step at hand is over; returns the id it will have.
+    ///
+    /// # Panics
+    /// When more than [`ActorId::LIMIT`] actors are spawned in one run.
+    pub fn spawn(&self, spawn: Spawn) -> ActorId {
+        let id = self.nr_spawned.get();
+        assert!(id < ActorId::LIMIT, "a run has at most {} actors", ActorId::LIMIT);
+        self.nr_spawned.set(id + 1);
+        self.spawns.borrow_mut().push(spawn);
+        ActorId(id as u8)
+    }
+
+    /// Forgets a whole group in one step, after the step at hand: none of its actors does anything any more.
+    pub fn forget(&self, group: Group) {
+        self.forgets.borrow_mut().push((group, None));
+    }
+
+    /// Forgets a group except the actor whose step is being performed: every other CPU stops wherever it is.
+    pub fn forget_others(&self, group: Group) {
+        self.forgets.borrow_mut().push((group, Some(self.current.get())));
+    }
+
+    /// Ends the run after the step at hand.
+    pub fn halt(&self) {
+        self.halted.set(true);
+    }
+
+    /// True once the run was told to end.
+    pub fn is_halted(&self) -> bool {
+        self.halted.get()
+    }
+
+    /// The actor whose step is being performed.
+    pub fn current(&self) -> ActorId {
+        self.current.get()
+    }
+
+    /// Number of steps performed, the one at hand included.
+    pub fn steps(&self) -> u64 {
+        self.steps.get()
+    }
+
+    /// Adds to the cost of the step at hand, in cycles of the acting component.
+    pub fn charge(&self, cycles: u32) {
+        self.cost.set(self.cost.get().saturating_add(cycles));
+    }
+
+    /// Asks for one of `options` outcomes; see [`Choices::of`].
+    pub fn choose(&self, kind: ChoiceKind, options: u32) -> u32 {
+        self.choices.borrow_mut().of(kind, options)
+    }
+
+    /// Asks a yes/no question; see [`Choices::odds`].
+    pub fn odds(&self, kind: ChoiceKind, per_1024: u32) -> bool {
+        self.choices.borrow_mut().odds(kind, per_1024)
+    }
+
+    /// Asks whether a fallible call fails; see [`Choices::fails`].
+    pub fn fails(&self, kind: ChoiceKind, class: u16) -> bool {
+        self.choices.borrow_mut().fails(kind, class)
+    }
+
+    /// The choices of the run.
+    pub fn choices(&self) -> &RefCell<Choices> {
+        &self.choices
+    }
+
+    pub(super) fn take_resumed(&self) -> Option<Resumed> {
+        self.resumed.take()
+    }
+    pub(super) fn enter(&self, actor: ActorId) {
+        self.current.set(actor);
+    }
+    pub(super) fn begin_step(&self) {
+        self.steps.set(self.steps.get() + 1);
+        self.cost.set(1);
+    }
+    pub(super) fn step_cost(&self) -> u32 {
+        self.cost.get()
+    }
+    pub(super) fn wakes(&self) -> &RefCell<Vec<Object>> {
+        &self.wakes
+    }
+    pub(super) fn spawns(&self) -> &RefCell<Vec<Spawn>> {
+        &self.spawns
+    }
+    pub(super) fn forgets(&self) -> &RefCell<Vec<(Group, Option<ActorId>)>> {
+        &self.forgets
+    }
+}
+
+/// Future of [`Core::step`] and [`Core::block`].
+pub struct Suspend<'a> {
+    core: &'a Core,
+    announce: Option<Resumed>,
+}
+
+impl Future for Suspend<'_> {
+    type Output = ();
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
+        match self.announce.take() {
+            Some(resumed) => {
+                self.core.resumed.set(Some(resumed));
+                Poll::Pending
+            }
+            None => Poll::Ready(()),
+        }
+    }
+}

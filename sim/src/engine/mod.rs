@@ -1,0 +1,199 @@
+//! The step engine.
+//!
+//! Actors announce their next operation and suspend; a [`Policy`](crate::policy::Policy) picks one of the enabled actors; the
+//! operation happens and the actor runs on to its next announcement. Between two steps nothing is shared. The loop here is
+//! free of futures, memory and hardware: `resume -> announced | blocked | done` is all it knows.
+
+mod actor;
+mod choice;
+mod core;
+mod op;
+
+use std::rc::Rc;
+
+pub use actor::{Actor, FutureActor, Resumed};
+pub use choice::{Choice, ChoiceKind, Choices, Enabled, RECORD_LIMIT, Recorded};
+pub use core::{Core, Group, Life, Spawn, Suspend};
+pub use op::{ActorId, Object, Op, OpKind};
+
+/// Why [`Engine::run`] returned.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Burst {
+    /// The steps asked for are done; more can follow.
+    Spent,
+    /// Every finite actor is done.
+    Finished,
+    /// An actor ended the run.
+    Halted,
+    /// Finite actors are left, all blocked, and nothing that could wake them is enabled.
+    Deadlock,
+}
+
+struct Slot {
+    name: String,
+    group: Group,
+    life: Life,
+    actor: Option<Box<dyn Actor>>,
+    blocked: Option<Object>,
+    clock: u64,
+}
+
+/// Owns the actors of one run and steps them.
+pub struct Engine {
+    core: Rc<Core>,
+    slots: Vec<Slot>,
+    ops: Vec<Op>,
+    enabled: Vec<ActorId>,
+    last: Option<ActorId>,
+    nr_finite: usize,
+    idle_steps: u32,
+}
+
+/// Steps that daemons may perform while every finite actor is blocked before the run counts as deadlocked. Generous: a drain
+/// and a wait descriptor take a few dozen.
+const IDLE_STEPS_MAX: u32 = 20_000;
+
+impl Engine {
+    /// An engine without actors. Spawn through [`Core::spawn`].
+    pub fn new(core: Rc<Core>) -> Engine {
+        Engine {
+            core,
+            slots: Vec::with_capacity(16),
+            ops: Vec::with_capacity(16),
+            enabled: Vec::with_capacity(16),
+            last: None,
+            nr_finite: 0,
+            idle_steps: 0,
+        }
+    }
+
+    /// Spawns an `async` program; see [`Core::spawn`].
+    pub fn spawn(&self, name: &str, group: Group, life: Life, future: impl Future<Output = ()> + 'static) -> ActorId {
+        let actor = Box::new(FutureActor::new(self.core.clone(), future));
+        self.core.spawn(Spawn { name: name.to_owned(), group, life, actor })
+    }
+
+    /// Performs at most `steps` steps.
+    pub fn run(&mut self, steps: u64) -> Burst {
+        self.settle();
+        for _ in 0..steps {
+            if self.core.is_halted() {
+                return Burst::Halted;
+            }
+            if self.nr_finite == 0 {
+                return Burst::Finished;
+            }
+            if self.enabled.is_empty() || self.idle_steps > IDLE_STEPS_MAX {
+                return Burst::Deadlock;
+            }
+            let enabled = Enabled { ids: &self.enabled, ops: &self.ops, last: self.last, step: self.core.steps() };
+            let actor = self.core.choices().borrow_mut().schedule(enabled);
+            self.last = Some(actor);
+            self.core.begin_step();
+            self.resume(actor);
+            let slot = &mut self.slots[actor.index()];
+            slot.clock += u64::from(self.core.step_cost());
+            self.idle_steps = if slot.life == Life::Finite { 0 } else { self.idle_steps + 1 };
+            self.settle();
+        }
+        if self.core.is_halted() { Burst::Halted } else { Burst::Spent }
+    }
+
+    /// Name of an actor.
+    pub fn name(&self, actor: ActorId) -> &str {
+        &self.slots[actor.index()].name
+    }
+
+    /// All actors ever spawned in this run with their groups, in order of id.
+    pub fn actors(&self) -> impl Iterator<Item = (ActorId, &str, Group)> {
+        self.slots.iter().enumerate().map(|(index, slot)| (ActorId(index as u8), slot.name.as_str(), slot.group))
+    }
+
+    /// Finite actors that are blocked, and on what.
+    pub fn blocked(&self) -> impl Iterator<Item = (ActorId, Object)> {
+        self.slots.iter().enumerate().filter_map(|(index, slot)| {
+            let waiting = slot.actor.is_some() && slot.life == Life::Finite;
+            slot.blocked.filter(|_| waiting).map(|object| (ActorId(index as u8), object))
+        })
+    }
+
+    /// Local time of the actor that is furthest, in cycles.
+    pub fn cycles(&self) -> u64 {
+        self.slots.iter().map(|slot| slot.clock).max().unwrap_or(0)
+    }
+
+    fn resume(&mut self, id: ActorId) {
+        let Some(mut actor) = self.slots[id.index()].actor.take() else { return };
+        self.core.enter(id);
+        let resumed = actor.resume();
+        self.slots[id.index()].actor = Some(actor);
+        match resumed {
+            Resumed::Announced(op) => {
+                self.ops[id.index()] = op;
+                if self.slots[id.index()].blocked.take().is_some() || !self.enabled.contains(&id) {
+                    self.enable(id);
+                }
+            }
+            Resumed::Blocked(object) => {
+                self.slots[id.index()].blocked = Some(object);
+                self.disable(id);
+            }
+            Resumed::Done => self.end(id),
+        }
+    }
+
+    /// Carries out what the step asked for: forget groups, start actors, let woken ones announce.
+    fn settle(&mut self) {
+        while !self.core.forgets().borrow().is_empty() {
+            let groups = std::mem::take(&mut *self.core.forgets().borrow_mut());
+            for index in 0..self.slots.len() {
+                let id = ActorId(index as u8);
+                if groups.iter().any(|(group, except)| *group == self.slots[index].group && *except != Some(id)) {
+                    self.end(id);
+                }
+            }
+        }
+        loop {
+            let Some(object) = self.core.wakes().borrow_mut().pop() else { break };
+            let clock = self.last.map_or(0, |last| self.slots[last.index()].clock);
+            for index in 0..self.slots.len() {
+                if self.slots[index].blocked == Some(object) && self.slots[index].actor.is_some() {
+                    self.slots[index].clock = self.slots[index].clock.max(clock);
+                    self.resume(ActorId(index as u8));
+                }
+            }
+        }
+        while !self.core.spawns().borrow().is_empty() {
+            let spawns = std::mem::take(&mut *self.core.spawns().borrow_mut());
+            for Spawn { name, group, life, actor } in spawns {
+                let clock = self.last.map_or(0, |last| self.slots[last.index()].clock);
+                let id = ActorId(self.slots.len() as u8);
+                self.slots.push(Slot { name, group, life, actor: Some(actor), blocked: None, clock });
+                self.ops.push(Op::begin());
+                self.nr_finite += usize::from(life == Life::Finite);
+                self.enable(id);
+            }
+        }
+    }
+
+    fn enable(&mut self, id: ActorId) {
+        if let Err(at) = self.enabled.binary_search(&id) {
+            self.enabled.insert(at, id);
+        }
+    }
+
+    fn disable(&mut self, id: ActorId) {
+        if let Ok(at) = self.enabled.binary_search(&id) {
+            self.enabled.remove(at);
+        }
+    }
+
+    fn end(&mut self, id: ActorId) {
+        let slot = &mut self.slots[id.index()];
+        if slot.actor.take().is_some() {
+            slot.blocked = None;
+            self.nr_finite -= usize::from(slot.life == Life::Finite);
+            self.disable(id);
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! What an actor announces before it acts: an object, a size and a kind. Never a value.
+
+use std::fmt;
+
+/// Identifies one actor of a run, in spawn order. At most 250 actors live in a run, so that one recorded choice fits a byte.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct ActorId(pub u8);
+
+impl ActorId {
+    /// Largest number of actors a run may spawn.
+    pub const LIMIT: usize = 250;
+
+    /// Position of this actor in tables indexed by actor.
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl fmt::Display for ActorId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a{}", self.0)
+    }
+}
+
+/// The shared object an operation touches: an address in RAM, or a number in one of the address ranges above RAM that
+/// [`Object::register`], [`Object::queue`] and [`Object::free_list`] hand out.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Object(pub u64);
+
+impl Object {
+    const REGISTER: u64 = 1 << 56;
+    const QUEUE: u64 = 2 << 56;
+    const FREE_LIST: u64 = 3 << 56;
+    const NOTHING: u64 = 4 << 56;
+
+    /// A device register file, identified by unit number.
+    pub const fn register(unit: u64) -> Object {
+        Object(Self::REGISTER | unit << 12)
+    }
+    /// A queue inside a device (posted writes, requests), identified by device number.
+    pub const fn queue(device: u64) -> Object {
+        Object(Self::QUEUE | device << 12)
+    }
+    /// The free list of an allocator, identified by number.
+    pub const fn free_list(allocator: u64) -> Object {
+        Object(Self::FREE_LIST | allocator << 12)
+    }
+    /// No shared object: conflicts with nothing.
+    pub const fn nothing() -> Object {
+        Object(Self::NOTHING)
+    }
+    /// True for an object that is an address in RAM.
+    pub const fn is_memory(self) -> bool {
+        self.0 < Self::REGISTER
+    }
+}
+
+/// What the announced operation does to its object.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum OpKind {
+    /// Load by a CPU.
+    Read,
+    /// Store by a CPU.
+    Write,
+    /// Atomic read-modify-write by a CPU.
+    Rmw,
+    /// Attempt to take a lock.
+    Lock,
+    /// Release of a lock.
+    Unlock,
+    /// Allocator call that takes memory.
+    Alloc,
+    /// Allocator call that gives memory back.
+    Free,
+    /// Fetch of a table or descriptor word by hardware.
+    Fetch,
+    /// Read by a DMA device.
+    DmaRead,
+    /// Landing of a DMA write, or a status write of an invalidation queue.
+    DmaWrite,
+    /// Access to a device register.
+    Register,
+    /// Voluntary pause: the actor has nothing urgent. Policies by priority put it last.
+    Yield,
+    /// Start of an actor's or call's work; touches nothing.
+    #[default]
+    Begin,
+}
+
+impl OpKind {
+    /// True when the operation may change its object.
+    pub const fn writes(self) -> bool {
+        !matches!(self, OpKind::Read | OpKind::Fetch | OpKind::DmaRead | OpKind::Yield | OpKind::Begin)
+    }
+}
+
+/// One announced operation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Op {
+    /// The object.
+    pub object: Object,
+    /// Bytes touched, from the object's address on; 0 where it has no extent.
+    pub bytes: u16,
+    /// What is done.
+    pub kind: OpKind,
+}
+
+impl Op {
+    /// An operation of `kind` over `bytes` bytes at `object`.
+    pub const fn new(kind: OpKind, object: Object, bytes: u16) -> Op {
+        Op { object, bytes, kind }
+    }
+    /// A voluntary pause.
+    pub const fn pause() -> Op {
+        Op::new(OpKind::Yield, Object::nothing(), 0)
+    }
+    /// The first announcement of an actor.
+    pub const fn begin() -> Op {
+        Op::new(OpKind::Begin, Object::nothing(), 0)
+    }
+
+    /// True when the two operations do not commute: they overlap and at least one writes.
+    ///
+    /// This is the race relation of partial order sampling (POS, CAV 2018) and of the sleep sets.
+    pub const fn conflicts(&self, other: &Op) -> bool {
+        if !(self.kind.writes() || other.kind.writes()) {
+            return false;
+        }
+        let (a, b) = (self.object.0, other.object.0);
+        let (a_end, b_end) =
+            (a + if self.bytes == 0 { 1 } else { self.bytes as u64 }, b + if other.bytes == 0 { 1 } else { other.bytes as u64 });
+        a < b_end && b < a_end && a != Object::nothing().0
+    }
+}

@@ -1,0 +1,39 @@
+//! A deterministic machine for concurrent protocols over shared memory.
+//!
+//! Actors announce each shared access before it happens; a search policy picks who goes next; everything else a run decides
+//! (which allocation fails, which frame is handed out, what the hardware does) is asked of the same policy and recorded. One
+//! list of small integers is the run.
+//!
+//! # Map
+//!
+//! | module | what it is |
+//! | --- | --- |
+//! | [`engine`] | actors, announcements, choices: knows no memory and no hardware |
+//! | [`policy`] | search policies, one a file |
+//! | [`entropy`] | the one entropy source, in named streams |
+//! | [`replay`] | choice lists as text |
+//! | [`memory`] | RAM of real bytes with shadow; typed kernel pointers |
+//! | [`alloc`] | folio allocator and slab; what fails and what is handed out are choices |
+//! | [`cpu`], [`sync`] | what a program can do: accesses, locks, refcounts, wait queues |
+//! | [`device`] | DMA devices and remapping units (the silicon is the crate `iommu-model`) |
+//! | [`trace`], [`oracle`] | the one event stream, its hash, and its judges |
+//! | [`machine`] | all of it around one engine |
+//! | [`programs`] | small public concurrency programs, to measure policies with |
+//! | [`shared`] | the smallest way in: shared cells and a lock, without simulated memory |
+//!
+//! `sim` knows no kernel: it is useful alone for any concurrent protocol over shared memory.
+
+pub mod alloc;
+pub mod cpu;
+pub mod device;
+pub mod engine;
+pub mod entropy;
+pub mod machine;
+pub mod memory;
+pub mod oracle;
+pub mod policy;
+pub mod programs;
+pub mod replay;
+pub mod shared;
+pub mod sync;
+pub mod trace;

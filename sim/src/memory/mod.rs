@@ -1,0 +1,201 @@
+//! Memory of the machine: bytes ([`Ram`]), what they are ([`Frame`], [`SlabObject`]), and typed kernel pointers ([`Ptr`]).
+//!
+//! CPUs reach RAM through a direct map at [`PAGE_OFFSET`]; hardware uses physical addresses. An access is judged against the
+//! shadow first ([`Memory::judge`]), then performed on the bytes.
+
+mod ptr;
+mod ram;
+mod shadow;
+
+pub use ptr::{Field, PAGE_OFFSET, Ptr, Scalar, field};
+pub use ram::{FRAME_BYTES, Ram};
+pub use shadow::{Bad, Frame, FrameState, ObjectState, SHARED, SlabObject, SlabPage, Tag};
+
+use iommu_model::addr::{Pa, Pfn};
+
+use crate::engine::ActorId;
+
+/// Bytes of one page descriptor in the array each generation keeps.
+pub const PAGE_DESCRIPTOR_BYTES: u64 = 64;
+
+/// Bytes and shadow together.
+pub struct Memory {
+    /// The bytes.
+    pub ram: Ram,
+    /// One shadow entry per frame.
+    pub frames: Vec<Frame>,
+    /// Frames carved into objects, indexed by [`Frame::slab`] - 1.
+    pub slabs: Vec<SlabPage>,
+    /// Where this generation's array of page descriptors lies; a pointer into it makes the described frame reachable.
+    pub descriptors: Option<Pa>,
+    /// The running generation, from 0.
+    pub era: u8,
+    /// True while several actors exist at all; before, nothing needs a scheduling point.
+    pub concurrent: bool,
+}
+
+impl Memory {
+    /// Memory of `nr_frames` frames, all absent.
+    pub fn new(nr_frames: usize) -> Memory {
+        Memory {
+            ram: Ram::new(nr_frames),
+            frames: vec![Frame { private_to: SHARED, ..Frame::default() }; nr_frames],
+            slabs: Vec::new(),
+            descriptors: None,
+            era: 0,
+            concurrent: true,
+        }
+    }
+
+    /// Back to the state of [`Memory::new`], keeping the buffers.
+    pub fn reset(&mut self) {
+        self.ram.reset();
+        self.frames.fill(Frame { private_to: SHARED, ..Frame::default() });
+        self.slabs.clear();
+        self.descriptors = None;
+        self.era = 0;
+    }
+
+    /// Bytes of RAM, holes included.
+    pub fn bytes(&self) -> u64 {
+        self.frames.len() as u64 * FRAME_BYTES
+    }
+
+    /// The shadow of the frame at `pa`, if there is RAM.
+    #[inline]
+    pub fn frame(&self, pa: Pa) -> Option<&Frame> {
+        self.frames.get((pa.0 / FRAME_BYTES) as usize)
+    }
+
+    /// The slab object at `pa`: page index, slot index.
+    pub fn slot_at(&self, pa: Pa) -> Option<(usize, usize)> {
+        let frame = self.frame(pa)?;
+        let page = usize::from(frame.slab).checked_sub(1)?;
+        let slot = (pa.0 % FRAME_BYTES) as usize / usize::from(self.slabs[page].slot_bytes);
+        (slot < self.slabs[page].slots.len()).then_some((page, slot))
+    }
+
+    /// Translates a kernel virtual address of the direct map.
+    #[inline]
+    pub fn direct_map(&self, va: u64) -> Result<Pa, Bad> {
+        let pa = va.wrapping_sub(PAGE_OFFSET);
+        if pa < self.bytes() {
+            Ok(Pa(pa))
+        } else if va < FRAME_BYTES {
+            Err(Bad::Null)
+        } else if va > u64::MAX - 4095 {
+            Err(Bad::ErrPtr)
+        } else {
+            Err(Bad::Wild)
+        }
+    }
+
+    /// True when only `actor` can reach `pa`, so that its accesses there need no scheduling point.
+    #[inline]
+    pub fn is_private(&self, pa: Pa, actor: ActorId) -> bool {
+        let Some(frame) = self.frame(pa) else { return false };
+        if frame.slab == 0 {
+            return frame.private_to == actor.0 && frame.state == FrameState::Owned;
+        }
+        match self.slot_at(pa) {
+            Some((page, slot)) => self.slabs[page].slots[slot].private_to == actor.0,
+            None => false,
+        }
+    }
+
+    /// Judges an access of a CPU to `bytes` bytes at `pa`.
+    ///
+    /// # Errors
+    /// Says what is wrong with it.
+    #[inline]
+    pub fn judge(&self, pa: Pa, bytes: u8, store: bool) -> Result<(), Bad> {
+        let Some(frame) = self.frame(pa) else { return Err(Bad::Wild) };
+        match frame.state {
+            FrameState::Absent => return Err(Bad::Wild),
+            FrameState::Free => return Err(Bad::FreeFrame),
+            FrameState::HandedOver if store => return Err(Bad::NotRestored),
+            FrameState::HandedOver | FrameState::Reserved | FrameState::Owned => {}
+        }
+        if frame.slab != 0 {
+            let (page, slot) = self.slot_at(pa).ok_or(Bad::OutOfBounds)?;
+            let object = &self.slabs[page].slots[slot];
+            if object.state != ObjectState::Live {
+                return Err(Bad::FreeObject);
+            }
+            let offset = (pa.0 % FRAME_BYTES) as usize % usize::from(self.slabs[page].slot_bytes);
+            if offset + usize::from(bytes) > usize::from(object.bytes) {
+                return Err(Bad::OutOfBounds);
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the privacy of whatever `pa` lies in, if an actor other than the owner comes there.
+    pub fn note_foreign(&mut self, pa: Pa, actor: ActorId) {
+        let private = match self.slot_at(pa) {
+            Some((page, slot)) => self.slabs[page].slots[slot].private_to,
+            None => self.frame(pa).map_or(SHARED, |frame| frame.private_to),
+        };
+        if private != SHARED && private != actor.0 {
+            self.publish(pa);
+        }
+    }
+
+    /// Called with every value stored where others can see it: memory the value points to is reachable from now on.
+    #[inline]
+    pub fn publish_value(&mut self, value: u64) {
+        let direct = value.wrapping_sub(PAGE_OFFSET);
+        let pa = if direct < self.bytes() { direct } else { value & 0x000f_ffff_ffff_f000 };
+        if pa < self.bytes() {
+            self.publish(Pa(pa));
+        }
+    }
+
+    /// Makes the block or object at `pa`, and all memory it points to, reachable by everybody.
+    pub fn publish(&mut self, pa: Pa) {
+        let pa = self.described_by(pa).map_or(pa, |pfn| Pa(pfn.0 * FRAME_BYTES));
+        let Some(frame) = self.frame(pa).copied() else { return };
+        let (start, bytes) = if frame.slab != 0 {
+            let Some((page, slot)) = self.slot_at(pa) else { return };
+            let slab = &mut self.slabs[page];
+            if slab.slots[slot].private_to == SHARED {
+                return;
+            }
+            slab.slots[slot].private_to = SHARED;
+            (u64::from(slab.pfn) * FRAME_BYTES + slot as u64 * u64::from(slab.slot_bytes), u64::from(slab.slots[slot].bytes))
+        } else {
+            if frame.private_to == SHARED {
+                return;
+            }
+            let head = frame.head as usize;
+            let nr_pages = 1usize << self.frames[head].order;
+            for frame in &mut self.frames[head..head + nr_pages] {
+                frame.private_to = SHARED;
+            }
+            (head as u64 * FRAME_BYTES, nr_pages as u64 * FRAME_BYTES)
+        };
+        for at in (start..start + bytes).step_by(8) {
+            let value = self.ram.load(Pa(at & !7), 8);
+            if value != 0 {
+                self.publish_value(value);
+            }
+        }
+    }
+
+    /// Makes everything reachable by everybody, as at the end of a generation.
+    pub fn publish_all(&mut self) {
+        for frame in &mut self.frames {
+            frame.private_to = SHARED;
+        }
+        for slot in self.slabs.iter_mut().flat_map(|page| page.slots.iter_mut()) {
+            slot.private_to = SHARED;
+        }
+    }
+
+    /// The frame whose page descriptor lies at `pa`, if `pa` is in the descriptor array.
+    fn described_by(&self, pa: Pa) -> Option<Pfn> {
+        let base = self.descriptors?;
+        let index = pa.0.checked_sub(base.0)? / PAGE_DESCRIPTOR_BYTES;
+        (index < self.frames.len() as u64).then_some(Pfn(index))
+    }
+}

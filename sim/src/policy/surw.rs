@@ -1,0 +1,251 @@
+//! URW and SURW: walks weighted by how much each actor has still to do.
+//!
+//! Source: Zhao, Wolff, Mathur, Roychoudhury, "Selectively uniform concurrency testing" (ASPLOS 2025). Both need the number of
+//! steps of every actor from a [`Profile`], the steps of the actors it will start included.
+//!
+//! **URW** picks an actor with probability proportional to the steps it has left. Guarantee: with exact counts and no blocking, every
+//! interleaving is equally likely.
+//!
+//! **SURW** does so only for the steps on one *interesting* object, drawn for each run from [`Profile::interesting`]: it draws which
+//! actor shall touch that object next, and holds back the others in front of theirs; everything else goes by [`Pos`], which did
+//! better than fixed priorities and than a random walk on [`programs`](crate::programs). Guarantee: every interleaving of the interesting steps is equally likely, however long the rest is.
+//!
+//! Beyond the paper: an actor whose count is used up keeps weight 1 (counts are estimates, daemons have no end); yields weigh nothing
+//! while anything else is enabled; an actor that appears takes its share from its parent's weight; and a drawn actor that
+//! cannot go on to the interesting object is given up once everybody else waits for it.
+
+use super::per_actor::PerActor;
+use super::pos::Pos;
+use super::profile::{Interesting, Profile};
+use super::scheduler::Scheduler;
+use crate::engine::{ActorId, Enabled, Op, OpKind};
+use crate::entropy::Entropy;
+
+/// Steps left by actor, those of its unborn descendants included.
+#[derive(Clone, Debug)]
+struct Weights {
+    left: PerActor<u32>,
+    shares: Vec<u32>,
+    parents: Vec<Option<ActorId>>,
+    /// Actors with smaller numbers have appeared.
+    nr_seen: usize,
+}
+
+impl Weights {
+    fn new(profile: &Profile, per_actor: &[u32]) -> Weights {
+        let shares = profile.with_descendants(per_actor);
+        Weights { left: PerActor::from_slice(&shares), shares, parents: profile.parents.clone(), nr_seen: 0 }
+    }
+
+    /// Moves the share of an actor seen for the first time from its parent to itself. Calls `born` with the parent, the share
+    /// and the parent's weight before.
+    #[inline]
+    fn appear(&mut self, enabled: Enabled<'_>, mut born: impl FnMut(ActorId, ActorId, u32, u32)) {
+        let Some(highest) = enabled.ids.last() else { return };
+        while self.nr_seen <= highest.index() {
+            let index = self.nr_seen;
+            self.nr_seen += 1;
+            if let Some(parent) = self.parents.get(index).copied().flatten() {
+                let share = self.shares.get(index).copied().unwrap_or(0);
+                let before = self.left.get(parent);
+                *self.left.at(parent) = before.saturating_sub(share);
+                born(parent, ActorId(index as u8), share, before);
+            }
+        }
+    }
+
+    #[inline]
+    fn performed(&mut self, actor: ActorId) {
+        let left = self.left.at(actor);
+        *left = left.saturating_sub(1);
+    }
+}
+
+/// Draws an index with probability proportional to its weight; `None` when all weigh nothing.
+#[inline]
+fn draw(entropy: &mut Entropy, nr: usize, weight: impl Fn(usize) -> u32) -> Option<usize> {
+    let total: u32 = (0..nr).map(&weight).sum();
+    if total == 0 {
+        return None;
+    }
+    let mut at = entropy.below(total);
+    (0..nr).find(|&index| {
+        let weight = weight(index);
+        let here = at < weight;
+        at = at.wrapping_sub(weight);
+        here
+    })
+}
+
+/// The uniform random walk over interleavings.
+#[derive(Clone, Debug)]
+pub struct Urw {
+    entropy: Entropy,
+    weights: Weights,
+}
+
+impl Urw {
+    /// URW by the counts of `profile`.
+    pub fn new(entropy: Entropy, profile: &Profile) -> Urw {
+        Urw { entropy, weights: Weights::new(profile, &profile.per_actor) }
+    }
+}
+
+impl Scheduler for Urw {
+    fn pick(&mut self, enabled: Enabled<'_>) -> usize {
+        self.weights.appear(enabled, |_, _, _, _| ());
+        let left = &self.weights.left;
+        let weight = |index: usize| {
+            let id: ActorId = enabled.ids[index];
+            if enabled.ops[id.index()].kind == OpKind::Yield { 0 } else { left.get(id).max(1) }
+        };
+        match draw(&mut self.entropy, enabled.ids.len(), weight) {
+            Some(index) => index,
+            None => self.entropy.below(enabled.ids.len() as u32) as usize,
+        }
+    }
+
+    #[inline]
+    fn performed(&mut self, actor: ActorId, op: Op) {
+        if op.kind != OpKind::Yield {
+            self.weights.performed(actor);
+        }
+    }
+
+    fn name(&self) -> String {
+        "urw".to_owned()
+    }
+}
+
+/// URW over the steps on one object, POS for the rest.
+#[derive(Clone, Debug)]
+pub struct Surw {
+    interesting: Interesting,
+    weights: Weights,
+    /// Who shall touch the interesting object next.
+    intended: Option<ActorId>,
+    rest: Pos,
+}
+
+impl Surw {
+    /// SURW over one interesting object of `profile`, drawn from `entropy`; `None` when the profile has none.
+    pub fn new(mut entropy: Entropy, profile: &Profile) -> Option<Surw> {
+        let candidates = u32::try_from(profile.interesting.len()).ok().filter(|&nr| nr > 0)?;
+        let interesting = profile.interesting[entropy.below(candidates) as usize].clone();
+        let weights = Weights::new(profile, &interesting.per_actor);
+        Some(Surw { interesting, weights, intended: None, rest: Pos::new(entropy) })
+    }
+
+    /// Draws the intended actor among the enabled ones by weight. An actor that stands before an interesting step weighs at least 1.
+    fn intend(&mut self, enabled: Enabled<'_>) {
+        let (left, interesting) = (&self.weights.left, &self.interesting);
+        let drawn = draw(self.rest.entropy(), enabled.ids.len(), |index| {
+            let id = enabled.ids[index];
+            left.get(id).max(u32::from(interesting.touches(&enabled.ops[id.index()])))
+        });
+        self.intended = drawn.map(|index| enabled.ids[index]);
+    }
+
+    /// Picks when everybody who is not pausing stands before an interesting step and the intended actor cannot come.
+    #[cold]
+    fn pick_held(&mut self, enabled: Enabled<'_>) -> usize {
+        let left = &self.weights.left;
+        let weight = |index: usize| {
+            let id: ActorId = enabled.ids[index];
+            if enabled.ops[id.index()].kind == OpKind::Yield { 0 } else { left.get(id).max(1) }
+        };
+        let nr = enabled.ids.len();
+        let drawn = draw(self.rest.entropy(), nr, weight);
+        let index = drawn.unwrap_or_else(|| self.rest.entropy().below(nr as u32) as usize);
+        self.rest.redraw_racing(enabled, index);
+        index
+    }
+}
+
+impl Scheduler for Surw {
+    fn pick(&mut self, enabled: Enabled<'_>) -> usize {
+        let (entropy, intended) = (self.rest.entropy(), &mut self.intended);
+        self.weights.appear(enabled, |parent, child, share, before| {
+            if *intended == Some(parent) && before > 0 && entropy.below(before) < share {
+                *intended = Some(child);
+            }
+        });
+        if self.intended.is_none() {
+            self.intend(enabled);
+        }
+        let (intended, interesting) = (self.intended, &self.interesting);
+        let free = |id, op: &Op| op.kind != OpKind::Yield && (intended == Some(id) || !interesting.touches(op));
+        self.rest.pick_among(enabled, free).unwrap_or_else(|| self.pick_held(enabled))
+    }
+
+    #[inline]
+    fn performed(&mut self, actor: ActorId, op: Op) {
+        self.rest.performed(actor, op);
+        if self.interesting.touches(&op) {
+            self.weights.performed(actor);
+            self.intended = None;
+        }
+    }
+
+    fn name(&self) -> String {
+        "surw".to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{profile_of, programs, seeds};
+    use super::super::{FaultPlan, PolicySpec, Profile};
+    use crate::engine::Burst;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn urw_reaches_every_interleaving_equally_often() {
+        // Actors of 1+1 and 1+2 steps: 5! / (2! 3!) interleavings.
+        let program = |policy| programs::uneven(policy, &[1, 2]);
+        let profile = profile_of(program);
+        let mut hits: BTreeMap<Vec<u32>, u32> = BTreeMap::new();
+        for seed in 0..10_000 {
+            let record = program(PolicySpec::Urw.build(seed, &profile, FaultPlan::Never)).record;
+            *hits.entry(record.iter().map(|choice| choice.value()).collect()).or_default() += 1;
+        }
+        assert_eq!(hits.len(), 10, "{hits:?}");
+        assert!(hits.values().all(|&n| (850..1150).contains(&n)), "{hits:?}");
+    }
+
+    #[test]
+    fn surw_catches_the_reordered_setters_in_a_few_runs_however_many_there_are() {
+        for setters in [2, 4, 9, 19] {
+            let program = |policy| programs::reorder(policy, setters, 1);
+            let found = seeds(&PolicySpec::Surw, &profile_of(program), 1000, program);
+            assert!(found >= 10, "{setters} setters: {found} of 1000");
+        }
+    }
+
+    #[test]
+    fn surw_without_an_interesting_object_is_still_a_walk() {
+        let outcome = programs::lost_update(PolicySpec::Surw.build(1, &Profile::default(), FaultPlan::Never));
+        assert_eq!(outcome.burst, Burst::Finished);
+    }
+
+    #[test]
+    fn actors_started_later_and_daemons_are_served() {
+        let profile = profile_of(programs::beside_yielding_daemons);
+        for spec in [PolicySpec::Urw, PolicySpec::Surw] {
+            for seed in 0..100 {
+                let outcome = programs::beside_yielding_daemons(spec.build(seed, &profile, FaultPlan::Never));
+                assert_eq!(outcome.burst, Burst::Finished);
+                assert!(outcome.steps < 100, "{spec} {}", outcome.steps);
+            }
+        }
+    }
+
+    #[test]
+    fn an_intended_actor_that_waits_for_a_lock_does_not_stop_the_run() {
+        let profile = profile_of(programs::locked_counter);
+        for seed in 0..300 {
+            let outcome = programs::locked_counter(PolicySpec::Surw.build(seed, &profile, FaultPlan::Never));
+            assert_eq!((outcome.burst, outcome.failure), (Burst::Finished, None));
+        }
+    }
+}

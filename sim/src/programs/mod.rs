@@ -1,0 +1,146 @@
+//! Seven small concurrent programs with a known bug each, to measure policies by.
+//!
+//! Source: SCTBench (Thomson, Donaldson, Betts, TOPC 2016; repository mc-imperial/sctbench, commit d59ab26), re-modelled: every read
+//! and write of a shared variable, every lock and unlock, and every creation of a thread is a step. `main` is an actor that
+//! creates the others in the order given and, unless noted, joins them.
+//!
+//! They are what published results on schedules-to-first-bug are about, and small enough that anybody can check by hand what a policy
+//! found. Absolute numbers depend on what counts as a step: compare ratios within one harness.
+
+mod account;
+mod bluetooth_driver;
+mod circular_buffer;
+mod deadlock01;
+mod lazy01;
+mod reorder;
+mod twostage;
+
+use std::fmt;
+
+use crate::policy::{FaultPlan, Policy, PolicySpec, Profile, Profiler};
+use crate::shared::{Outcome, World};
+
+/// Steps after which a run ends without a verdict. None of the programs comes near.
+const STEPS_MAX: u64 = 100_000;
+
+/// One of the programs, with its size where it has one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Program {
+    /// Deposit, withdrawal and a check that expects the wrong sum. 4 threads.
+    Account,
+    /// A driver is stopped while a request comes in. 2 threads.
+    BluetoothDriver,
+    /// Sender and receiver of a ring take turns by flags that each may find unset. 3 threads.
+    CircularBuffer,
+    /// Two locks in opposite orders. 3 threads.
+    Deadlock01,
+    /// Three increments under a lock; the last must not find 3. 4 threads.
+    Lazy01,
+    /// Setters write a pair in two steps; a checker must find one setter between them. 1 + setters + checkers threads.
+    Reorder {
+        /// Threads that set the pair.
+        setters: u32,
+        /// Threads that check it.
+        checkers: u32,
+    },
+    /// Writers fill two variables under two locks; a reader must come between. 1 + writers + readers threads.
+    Twostage {
+        /// Threads that write.
+        writers: u32,
+        /// Threads that read and check.
+        readers: u32,
+    },
+}
+
+impl Program {
+    /// The programs and sizes whose results are published most.
+    pub const ALL: [Program; 11] = [
+        Program::Account,
+        Program::BluetoothDriver,
+        Program::CircularBuffer,
+        Program::Deadlock01,
+        Program::Lazy01,
+        Program::Reorder { setters: 2, checkers: 1 },
+        Program::Reorder { setters: 4, checkers: 1 },
+        Program::Reorder { setters: 9, checkers: 1 },
+        Program::Reorder { setters: 10, checkers: 10 },
+        Program::Twostage { writers: 1, readers: 1 },
+        Program::Twostage { writers: 10, readers: 10 },
+    ];
+
+    /// Starts the program's `main` in `world`.
+    pub fn spawn(self, world: &World) {
+        match self {
+            Program::Account => account::spawn(world),
+            Program::BluetoothDriver => bluetooth_driver::spawn(world),
+            Program::CircularBuffer => circular_buffer::spawn(world),
+            Program::Deadlock01 => deadlock01::spawn(world),
+            Program::Lazy01 => lazy01::spawn(world),
+            Program::Reorder { setters, checkers } => reorder::spawn(world, setters, checkers),
+            Program::Twostage { writers, readers } => twostage::spawn(world, writers, readers),
+        }
+    }
+
+    /// One run under `policy`.
+    pub fn run(self, policy: Box<dyn Policy>) -> Outcome {
+        let world = World::new(policy);
+        self.spawn(&world);
+        world.run(STEPS_MAX)
+    }
+
+    /// The profile of 16 uniform runs with seeds from 0: what the policies may know beforehand.
+    pub fn profile(self) -> Profile {
+        let mut profiler = Profiler::new(8);
+        for seed in 0..16 {
+            self.run(profiler.watch(PolicySpec::Uniform.build(seed, &Profile::default(), FaultPlan::Never)));
+        }
+        profiler.finish()
+    }
+
+    /// Runs with seeds `first`, `first + 1`, ... up to and including the first that shows the bug; `None` when none of `runs_max` does.
+    pub fn runs_to_bug(self, spec: PolicySpec, profile: &Profile, first: u64, runs_max: u64) -> Option<u64> {
+        (0..runs_max).find(|run| self.run(spec.build(first + run, profile, FaultPlan::Never)).is_bug()).map(|run| run + 1)
+    }
+}
+
+impl fmt::Display for Program {
+    /// The name SCTBench gives it: the size is the number of threads beside main.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Program::Account => f.write_str("account"),
+            Program::BluetoothDriver => f.write_str("bluetooth_driver"),
+            Program::CircularBuffer => f.write_str("circular_buffer"),
+            Program::Deadlock01 => f.write_str("deadlock01"),
+            Program::Lazy01 => f.write_str("lazy01"),
+            Program::Reorder { setters, checkers } => write!(f, "reorder_{}", setters + checkers),
+            Program::Twostage { writers: 1, readers: 1 } => f.write_str("twostage"),
+            Program::Twostage { writers, readers } => write!(f, "twostage_{}", writers + readers),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Burst;
+
+    #[test]
+    fn every_program_has_runs_that_fail_and_runs_that_pass() {
+        for program in Program::ALL {
+            let profile = program.profile();
+            let mut bugs = 0;
+            for seed in 0..2000 {
+                let outcome = program.run(PolicySpec::Portfolio.build(seed, &profile, FaultPlan::Never));
+                assert_ne!(outcome.burst, Burst::Spent, "{program}");
+                bugs += u64::from(outcome.is_bug());
+            }
+            assert!((1..2000).contains(&bugs), "{program}: {bugs} of 2000");
+        }
+    }
+
+    #[test]
+    fn programs_have_the_published_numbers_of_threads() {
+        let nr_threads = Program::ALL.map(|program| program.profile().per_actor.len());
+        assert_eq!(nr_threads, [4, 2, 3, 3, 4, 4, 6, 11, 21, 3, 21]);
+    }
+}

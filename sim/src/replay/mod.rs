@@ -1,0 +1,3 @@
+//! What makes a run repeatable outside the process: the written form of its choices.
+
+pub mod choices;
