@@ -141,6 +141,7 @@ impl Choices {
     }
 
     /// Asks which of the enabled actors goes next. A single enabled actor is no choice and is not recorded.
+    #[inline(always)]
     pub fn schedule(&mut self, enabled: Enabled<'_>) -> ActorId {
         if let [only] = enabled.ids {
             self.policy.performed(*only, enabled.ops[only.index()]);

@@ -38,12 +38,15 @@ pub struct Spawn {
 /// State shared by the engine and all actors of one run. Single threaded; actors hold it in an `Rc`.
 pub struct Core {
     current: Cell<ActorId>,
-    resumed: Cell<Option<Resumed>>,
+    /// The two words of what the actor being resumed has said last.
+    resumed: (Cell<u64>, Cell<u64>),
     wakes: RefCell<Vec<Object>>,
     spawns: RefCell<Vec<Spawn>>,
     nr_spawned: Cell<usize>,
     forgets: RefCell<Vec<(Group, Option<ActorId>)>>,
     halted: Cell<bool>,
+    /// Something stands in wakes, spawns or forgets.
+    requests: Cell<bool>,
     steps: Cell<u64>,
     cost: Cell<u32>,
     choices: RefCell<Choices>,
@@ -54,12 +57,13 @@ impl Core {
     pub fn new(policy: Box<dyn Policy>) -> Core {
         Core {
             current: Cell::new(ActorId(0)),
-            resumed: Cell::new(None),
+            resumed: (Cell::new(0), Cell::new(0)),
             wakes: RefCell::new(Vec::with_capacity(8)),
             spawns: RefCell::new(Vec::with_capacity(8)),
             nr_spawned: Cell::new(0),
             forgets: RefCell::new(Vec::new()),
             halted: Cell::new(false),
+            requests: Cell::new(false),
             steps: Cell::new(0),
             cost: Cell::new(0),
             choices: RefCell::new(Choices::new(policy)),
@@ -67,17 +71,20 @@ impl Core {
     }
 
     /// Announces `op` and suspends until the policy picks this actor; the caller performs the operation when this returns.
-    pub fn step(&self, op: Op) -> Suspend<'_> {
-        Suspend { core: self, announce: Some(Resumed::Announced(op)) }
+    #[inline]
+    pub fn step(&self, op: Op) -> Suspend {
+        self.suspend(Resumed::announced(op))
     }
 
     /// Suspends until some actor wakes `object`. The caller must test its condition again.
-    pub fn block(&self, object: Object) -> Suspend<'_> {
-        Suspend { core: self, announce: Some(Resumed::Blocked(object)) }
+    #[inline]
+    pub fn block(&self, object: Object) -> Suspend {
+        self.suspend(Resumed::blocked(object))
     }
 
     /// Lets every actor blocked on `object` go on to its next announcement once the step at hand is over.
     pub fn wake(&self, object: Object) {
+        self.requests.set(true);
         self.wakes.borrow_mut().push(object);
     }
 
@@ -89,17 +96,20 @@ impl Core {
         let id = self.nr_spawned.get();
         assert!(id < ActorId::LIMIT, "a run has at most {} actors", ActorId::LIMIT);
         self.nr_spawned.set(id + 1);
+        self.requests.set(true);
         self.spawns.borrow_mut().push(spawn);
         ActorId(id as u8)
     }
 
     /// Forgets a whole group in one step, after the step at hand: none of its actors does anything any more.
     pub fn forget(&self, group: Group) {
+        self.requests.set(true);
         self.forgets.borrow_mut().push((group, None));
     }
 
     /// Forgets a group except the actor whose step is being performed: every other CPU stops wherever it is.
     pub fn forget_others(&self, group: Group) {
+        self.requests.set(true);
         self.forgets.borrow_mut().push((group, Some(self.current.get())));
     }
 
@@ -148,8 +158,18 @@ impl Core {
         &self.choices
     }
 
-    pub(super) fn take_resumed(&self) -> Option<Resumed> {
-        self.resumed.take()
+    #[inline]
+    fn suspend(&self, resumed: Resumed) -> Suspend {
+        let (object, rest) = resumed.words();
+        self.resumed.0.set(object);
+        self.resumed.1.set(rest);
+        Suspend { announced: true }
+    }
+    /// What was said last. An actor that pends without having said anything waits for nothing: it can never go on.
+    #[inline]
+    pub(super) fn take_resumed(&self) -> Resumed {
+        let (object, rest) = Resumed::blocked(Object::nothing()).words();
+        Resumed::from_words(self.resumed.0.replace(object), self.resumed.1.replace(rest))
     }
     pub(super) fn enter(&self, actor: ActorId) {
         self.current.set(actor);
@@ -157,6 +177,10 @@ impl Core {
     pub(super) fn begin_step(&self) {
         self.steps.set(self.steps.get() + 1);
         self.cost.set(1);
+    }
+    #[inline]
+    pub(super) fn take_requests(&self) -> bool {
+        self.requests.take()
     }
     pub(super) fn step_cost(&self) -> u32 {
         self.cost.get()
@@ -172,23 +196,17 @@ impl Core {
     }
 }
 
-/// Future of [`Core::step`] and [`Core::block`].
-pub struct Suspend<'a> {
-    core: &'a Core,
-    announce: Option<Resumed>,
+/// Future of [`Core::step`] and [`Core::block`]: pends once. To be awaited at once, since the announcement has been made.
+#[must_use = "an announcement is followed by a suspension"]
+pub struct Suspend {
+    announced: bool,
 }
 
-impl Future for Suspend<'_> {
+impl Future for Suspend {
     type Output = ();
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
-        match self.announce.take() {
-            Some(resumed) => {
-                self.core.resumed.set(Some(resumed));
-                Poll::Pending
-            }
-            None => Poll::Ready(()),
-        }
+        if std::mem::take(&mut self.announced) { Poll::Pending } else { Poll::Ready(()) }
     }
 }

@@ -11,7 +11,7 @@ mod op;
 
 use std::rc::Rc;
 
-pub use actor::{Actor, FutureActor, Resumed};
+pub use actor::{Actor, FutureActor, Next, Resumed};
 pub use choice::{Choice, ChoiceKind, Choices, Enabled, RECORD_LIMIT, Recorded};
 pub use core::{Core, Group, Life, Spawn, Suspend};
 pub use op::{ActorId, Object, Op, OpKind};
@@ -35,6 +35,7 @@ struct Slot {
     life: Life,
     actor: Option<Box<dyn Actor>>,
     blocked: Option<Object>,
+    enabled: bool,
     clock: u64,
 }
 
@@ -46,10 +47,12 @@ pub struct Engine {
     enabled: Vec<ActorId>,
     last: Option<ActorId>,
     nr_finite: usize,
+    nr_finite_enabled: usize,
     idle_steps: u32,
+    driven: bool,
 }
 
-/// Steps that daemons may perform while every finite actor is blocked before the run counts as deadlocked. Generous: a drain
+/// Steps that daemons may perform while no finite actor is enabled before the run counts as deadlocked. Generous: a drain
 /// and a wait descriptor take a few dozen.
 const IDLE_STEPS_MAX: u32 = 20_000;
 
@@ -63,8 +66,15 @@ impl Engine {
             enabled: Vec::with_capacity(16),
             last: None,
             nr_finite: 0,
+            nr_finite_enabled: 0,
             idle_steps: 0,
+            driven: false,
         }
+    }
+
+    /// Says that something outside wakes actors between bursts: that nobody can go on is then no deadlock but a burst cut short.
+    pub fn set_driven_from_outside(&mut self) {
+        self.driven = true;
     }
 
     /// Spawns an `async` program; see [`Core::spawn`].
@@ -84,7 +94,7 @@ impl Engine {
                 return Burst::Finished;
             }
             if self.enabled.is_empty() || self.idle_steps > IDLE_STEPS_MAX {
-                return Burst::Deadlock;
+                return if self.driven { Burst::Spent } else { Burst::Deadlock };
             }
             let enabled = Enabled { ids: &self.enabled, ops: &self.ops, last: self.last, step: self.core.steps() };
             let actor = self.core.choices().borrow_mut().schedule(enabled);
@@ -93,8 +103,8 @@ impl Engine {
             self.resume(actor);
             let slot = &mut self.slots[actor.index()];
             slot.clock += u64::from(self.core.step_cost());
-            self.idle_steps = if slot.life == Life::Finite { 0 } else { self.idle_steps + 1 };
             self.settle();
+            self.idle_steps = if self.nr_finite_enabled > 0 || self.driven { 0 } else { self.idle_steps + 1 };
         }
         if self.core.is_halted() { Burst::Halted } else { Burst::Spent }
     }
@@ -122,28 +132,36 @@ impl Engine {
         self.slots.iter().map(|slot| slot.clock).max().unwrap_or(0)
     }
 
+    #[inline]
     fn resume(&mut self, id: ActorId) {
-        let Some(mut actor) = self.slots[id.index()].actor.take() else { return };
+        let slot = &mut self.slots[id.index()];
+        let Some(actor) = &mut slot.actor else { return };
         self.core.enter(id);
-        let resumed = actor.resume();
-        self.slots[id.index()].actor = Some(actor);
-        match resumed {
-            Resumed::Announced(op) => {
+        match actor.resume().next() {
+            Next::Announced(op) => {
                 self.ops[id.index()] = op;
-                if self.slots[id.index()].blocked.take().is_some() || !self.enabled.contains(&id) {
+                if !slot.enabled {
+                    (slot.enabled, slot.blocked) = (true, None);
                     self.enable(id);
                 }
             }
-            Resumed::Blocked(object) => {
-                self.slots[id.index()].blocked = Some(object);
+            Next::Blocked(object) => {
+                (slot.enabled, slot.blocked) = (false, Some(object));
                 self.disable(id);
             }
-            Resumed::Done => self.end(id),
+            Next::Done => self.end(id),
         }
     }
 
     /// Carries out what the step asked for: forget groups, start actors, let woken ones announce.
+    #[inline]
     fn settle(&mut self) {
+        if self.core.take_requests() {
+            self.settle_requests();
+        }
+    }
+
+    fn settle_requests(&mut self) {
         while !self.core.forgets().borrow().is_empty() {
             let groups = std::mem::take(&mut *self.core.forgets().borrow_mut());
             for index in 0..self.slots.len() {
@@ -168,7 +186,7 @@ impl Engine {
             for Spawn { name, group, life, actor } in spawns {
                 let clock = self.last.map_or(0, |last| self.slots[last.index()].clock);
                 let id = ActorId(self.slots.len() as u8);
-                self.slots.push(Slot { name, group, life, actor: Some(actor), blocked: None, clock });
+                self.slots.push(Slot { name, group, life, actor: Some(actor), blocked: None, enabled: true, clock });
                 self.ops.push(Op::begin());
                 self.nr_finite += usize::from(life == Life::Finite);
                 self.enable(id);
@@ -179,19 +197,21 @@ impl Engine {
     fn enable(&mut self, id: ActorId) {
         if let Err(at) = self.enabled.binary_search(&id) {
             self.enabled.insert(at, id);
+            self.nr_finite_enabled += usize::from(self.slots[id.index()].life == Life::Finite);
         }
     }
 
     fn disable(&mut self, id: ActorId) {
         if let Ok(at) = self.enabled.binary_search(&id) {
             self.enabled.remove(at);
+            self.nr_finite_enabled -= usize::from(self.slots[id.index()].life == Life::Finite);
         }
     }
 
     fn end(&mut self, id: ActorId) {
         let slot = &mut self.slots[id.index()];
         if slot.actor.take().is_some() {
-            slot.blocked = None;
+            (slot.enabled, slot.blocked) = (false, None);
             self.nr_finite -= usize::from(slot.life == Life::Finite);
             self.disable(id);
         }

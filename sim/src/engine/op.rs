@@ -88,6 +88,23 @@ pub enum OpKind {
 }
 
 impl OpKind {
+    /// All kinds, in the order of their numbers.
+    pub const ALL: [OpKind; 13] = [
+        OpKind::Read,
+        OpKind::Write,
+        OpKind::Rmw,
+        OpKind::Lock,
+        OpKind::Unlock,
+        OpKind::Alloc,
+        OpKind::Free,
+        OpKind::Fetch,
+        OpKind::DmaRead,
+        OpKind::DmaWrite,
+        OpKind::Register,
+        OpKind::Yield,
+        OpKind::Begin,
+    ];
+
     /// True when the operation may change its object.
     pub const fn writes(self) -> bool {
         !matches!(self, OpKind::Read | OpKind::Fetch | OpKind::DmaRead | OpKind::Yield | OpKind::Begin)
@@ -95,20 +112,41 @@ impl OpKind {
 }
 
 /// One announced operation.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+///
+/// Two words, so that it travels in registers: it is written and read again within nanoseconds, several times a step, and a copy through
+/// memory of fields that were stored one by one stalls the processor.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Op {
-    /// The object.
-    pub object: Object,
-    /// Bytes touched, from the object's address on; 0 where it has no extent.
-    pub bytes: u16,
-    /// What is done.
-    pub kind: OpKind,
+    object: Object,
+    /// Kind in bits 7:0, bytes in bits 23:8.
+    rest: u64,
 }
 
 impl Op {
     /// An operation of `kind` over `bytes` bytes at `object`.
     pub const fn new(kind: OpKind, object: Object, bytes: u16) -> Op {
-        Op { object, bytes, kind }
+        Op { object, rest: (bytes as u64) << 8 | kind as u64 }
+    }
+    pub(super) const fn rest(self) -> u64 {
+        self.rest
+    }
+    pub(super) const fn from_words(object: Object, rest: u64) -> Op {
+        Op { object, rest }
+    }
+    /// The object.
+    #[inline]
+    pub const fn object(self) -> Object {
+        self.object
+    }
+    /// Bytes touched, from the object's address on; 0 where it has no extent.
+    #[inline]
+    pub const fn bytes(self) -> u16 {
+        (self.rest >> 8) as u16
+    }
+    /// What is done.
+    #[inline]
+    pub const fn kind(self) -> OpKind {
+        OpKind::ALL[(self.rest & 0xff) as usize]
     }
     /// A voluntary pause.
     pub const fn pause() -> Op {
@@ -123,12 +161,24 @@ impl Op {
     ///
     /// This is the race relation of partial order sampling (POS, CAV 2018) and of the sleep sets.
     pub const fn conflicts(&self, other: &Op) -> bool {
-        if !(self.kind.writes() || other.kind.writes()) {
+        if !(self.kind().writes() || other.kind().writes()) {
             return false;
         }
         let (a, b) = (self.object.0, other.object.0);
-        let (a_end, b_end) =
-            (a + if self.bytes == 0 { 1 } else { self.bytes as u64 }, b + if other.bytes == 0 { 1 } else { other.bytes as u64 });
+        let (a_bytes, b_bytes) = (self.bytes() as u64, other.bytes() as u64);
+        let (a_end, b_end) = (a + if a_bytes == 0 { 1 } else { a_bytes }, b + if b_bytes == 0 { 1 } else { b_bytes });
         a < b_end && b < a_end && a != Object::nothing().0
+    }
+}
+
+impl Default for Op {
+    fn default() -> Op {
+        Op::begin()
+    }
+}
+
+impl fmt::Debug for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} {:#x} +{}", self.kind(), self.object.0, self.bytes())
     }
 }

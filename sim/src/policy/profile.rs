@@ -42,7 +42,7 @@ impl Interesting {
     /// True when `op` touches the range.
     #[inline]
     pub fn touches(&self, op: &Op) -> bool {
-        op.object < self.end && self.start.0 < op.object.0.saturating_add(u64::from(op.bytes.max(1)))
+        op.object() < self.end && self.start.0 < op.object().0.saturating_add(u64::from(op.bytes().max(1)))
     }
 }
 
@@ -151,18 +151,18 @@ impl Counts {
         self.appear(actor);
         self.steps += 1;
         self.last = Some(actor);
-        if op.kind == OpKind::Yield {
+        if op.kind() == OpKind::Yield {
             return;
         }
         self.per_actor[actor.index()] += 1;
-        if op.object == Object::nothing() {
+        if op.object() == Object::nothing() {
             return;
         }
-        let start = if op.object.is_memory() { op.object.0 & !(self.block_bytes - 1) } else { op.object.0 };
-        let end = if op.object.is_memory() { op.object.0.saturating_add(u64::from(op.bytes.max(1))) } else { start + 1 };
+        let start = if op.object().is_memory() { op.object().0 & !(self.block_bytes - 1) } else { op.object().0 };
+        let end = if op.object().is_memory() { op.object().0.saturating_add(u64::from(op.bytes().max(1))) } else { start + 1 };
         for block in (start..end).step_by(self.block_bytes as usize) {
             let (written, per_actor) = self.objects.entry(block).or_default();
-            *written |= op.kind.writes();
+            *written |= op.kind().writes();
             per_actor.resize(per_actor.len().max(actor.index() + 1), 0);
             per_actor[actor.index()] += 1;
         }

@@ -7,8 +7,9 @@
 //! interleaving is equally likely.
 //!
 //! **SURW** does so only for the steps on one *interesting* object, drawn for each run from [`Profile::interesting`]: it draws which
-//! actor shall touch that object next, and holds back the others in front of theirs; everything else goes by [`Pos`], which did
-//! better than fixed priorities and than a random walk on [`programs`](crate::programs). Guarantee: every interleaving of the interesting steps is equally likely, however long the rest is.
+//! actor shall touch that object next, and holds back the others in front of theirs; everything else goes by [`Pos`], which
+//! did better than fixed priorities and than a random walk on [`programs`](crate::programs). Guarantee: every interleaving of the
+//! interesting steps is equally likely, however long the rest is.
 //!
 //! Beyond the paper: an actor whose count is used up keeps weight 1 (counts are estimates, daemons have no end); yields weigh nothing
 //! while anything else is enabled; an actor that appears takes its share from its parent's weight; and a drawn actor that
@@ -97,7 +98,7 @@ impl Scheduler for Urw {
         let left = &self.weights.left;
         let weight = |index: usize| {
             let id: ActorId = enabled.ids[index];
-            if enabled.ops[id.index()].kind == OpKind::Yield { 0 } else { left.get(id).max(1) }
+            if enabled.ops[id.index()].kind() == OpKind::Yield { 0 } else { left.get(id).max(1) }
         };
         match draw(&mut self.entropy, enabled.ids.len(), weight) {
             Some(index) => index,
@@ -107,7 +108,7 @@ impl Scheduler for Urw {
 
     #[inline]
     fn performed(&mut self, actor: ActorId, op: Op) {
-        if op.kind != OpKind::Yield {
+        if op.kind() != OpKind::Yield {
             self.weights.performed(actor);
         }
     }
@@ -152,7 +153,7 @@ impl Surw {
         let left = &self.weights.left;
         let weight = |index: usize| {
             let id: ActorId = enabled.ids[index];
-            if enabled.ops[id.index()].kind == OpKind::Yield { 0 } else { left.get(id).max(1) }
+            if enabled.ops[id.index()].kind() == OpKind::Yield { 0 } else { left.get(id).max(1) }
         };
         let nr = enabled.ids.len();
         let drawn = draw(self.rest.entropy(), nr, weight);
@@ -174,7 +175,7 @@ impl Scheduler for Surw {
             self.intend(enabled);
         }
         let (intended, interesting) = (self.intended, &self.interesting);
-        let free = |id, op: &Op| op.kind != OpKind::Yield && (intended == Some(id) || !interesting.touches(op));
+        let free = |id, op: &Op| op.kind() != OpKind::Yield && (intended == Some(id) || !interesting.touches(op));
         self.rest.pick_among(enabled, free).unwrap_or_else(|| self.pick_held(enabled))
     }
 
