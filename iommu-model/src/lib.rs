@@ -43,7 +43,7 @@ pub use cache::context::{ContextEntryCached, ContextTarget};
 pub use cache::iotlb::IotlbEntry;
 pub use cache::psc::PscEntry;
 pub use decision::{Decisions, Plain, Question};
-pub use provenance::{Provenance, SOURCES_MAX, Source};
+pub use provenance::{Provenance, ProvenanceId, SOURCES_MAX, Source};
 pub use request::{Access, Busy, CacheHit, CacheKind, FaultInfo, FetchKind, Fetched, Message, Progress, Request, Translation, WalkId};
 pub use spec::vtd::fault::FaultReason;
 pub use timing::{Geometry, Params, Timing};

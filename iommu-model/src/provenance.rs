@@ -1,11 +1,13 @@
 //! Where a result comes from: the words that were read for it.
 //!
-//! A plain array with a length: it is copied for every cached entry and every translation, and never allocates.
+//! Words are held as chains in one bounded arena: an entry made from one word more points at the chain of what came
+//! before it, so that a cached entry, a walk and a translation carry a number instead of a list. A chain lives as
+//! long as something points at it. Who wants to read one asks for a [`Provenance`].
 
 use crate::addr::Pa;
 use crate::request::FetchKind;
-use core::fmt;
 use core::ops::Deref;
+use smallvec::SmallVec;
 
 /// One 64-bit word that a result was made from.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -22,43 +24,23 @@ pub struct Source {
 pub const SOURCES_MAX: usize = 9;
 
 /// Every word that a cached entry or a translation was made from, outermost first. Reads as a slice.
-#[derive(Clone, Copy)]
-pub struct Provenance {
-    sources: [Source; SOURCES_MAX],
-    len: u8,
-}
-
-impl Provenance {
-    /// No word.
-    #[must_use]
-    pub const fn new() -> Self {
-        let none = Source { pa: Pa(0), value: 0, kind: FetchKind::Root };
-        Self { sources: [none; SOURCES_MAX], len: 0 }
-    }
-
-    /// One word more.
-    pub(crate) fn push(&mut self, source: Source) {
-        self.sources[usize::from(self.len)] = source;
-        self.len += 1;
-    }
-
-    /// Forgets every word.
-    pub(crate) fn clear(&mut self) {
-        self.len = 0;
-    }
-}
-
-impl Default for Provenance {
-    fn default() -> Self {
-        Self::new()
-    }
-}
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Provenance(SmallVec<[Source; SOURCES_MAX]>);
 
 impl Deref for Provenance {
     type Target = [Source];
 
     fn deref(&self) -> &[Source] {
-        &self.sources[..usize::from(self.len)]
+        &self.0
+    }
+}
+
+impl IntoIterator for Provenance {
+    type Item = Source;
+    type IntoIter = smallvec::IntoIter<[Source; SOURCES_MAX]>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
     }
 }
 
@@ -67,20 +49,166 @@ impl<'a> IntoIterator for &'a Provenance {
     type IntoIter = core::slice::Iter<'a, Source>;
 
     fn into_iter(self) -> Self::IntoIter {
-        self.iter()
+        self.0.iter()
     }
 }
 
-impl PartialEq for Provenance {
-    fn eq(&self, other: &Self) -> bool {
-        **self == **other
+/// Names the words of a cached entry; good as long as the entry is cached. See [`Caches::provenance`](crate::Caches::provenance).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ProvenanceId(u32);
+
+impl ProvenanceId {
+    /// No word.
+    pub(crate) const NONE: Self = Self(u32::MAX);
+
+    /// Whether there is any word.
+    pub(crate) const fn is_some(self) -> bool {
+        self.0 != u32::MAX
     }
 }
 
-impl Eq for Provenance {}
+/// One or two neighbouring words of a chain.
+#[derive(Clone, Copy, Debug)]
+struct Link {
+    pa: Pa,
+    values: [u64; 2],
+    kind: FetchKind,
+    /// Both values count.
+    wide: bool,
+    /// What was read before; in a free link, the next free one.
+    before: ProvenanceId,
+    /// How many chains, entries and walks point here.
+    holders: u32,
+}
 
-impl fmt::Debug for Provenance {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.iter()).finish()
+/// The chains of one unit. Allocated once; `capacity` is the caller's proof of how many words can be held at a time.
+#[derive(Debug)]
+pub(crate) struct Words {
+    links: Vec<Link>,
+    capacity: usize,
+    free: ProvenanceId,
+}
+
+impl Clone for Words {
+    /// The copy has the whole capacity too, so that it never allocates either.
+    fn clone(&self) -> Self {
+        let mut links = Vec::with_capacity(self.capacity);
+        links.extend_from_slice(&self.links);
+        Self { links, ..*self }
+    }
+}
+
+impl Words {
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self { links: Vec::with_capacity(capacity), capacity, free: ProvenanceId::NONE }
+    }
+
+    /// Forgets everything; every id is gone.
+    pub(crate) fn reset(&mut self) {
+        self.links.clear();
+        self.free = ProvenanceId::NONE;
+    }
+
+    /// The chain `before` with one word more. The caller's hold on `before` becomes the chain's.
+    #[inline]
+    pub(crate) fn push(&mut self, before: ProvenanceId, pa: Pa, value: u64, kind: FetchKind) -> ProvenanceId {
+        self.push_link(Link { pa, values: [value, 0], kind, wide: false, before, holders: 1 })
+    }
+
+    /// The same with two neighbouring words.
+    #[inline]
+    pub(crate) fn push_wide(&mut self, before: ProvenanceId, pa: Pa, values: [u64; 2], kind: FetchKind) -> ProvenanceId {
+        self.push_link(Link { pa, values, kind, wide: true, before, holders: 1 })
+    }
+
+    #[inline]
+    fn push_link(&mut self, link: Link) -> ProvenanceId {
+        let id = self.free;
+        if let Some(slot) = self.links.get_mut(id.0 as usize) {
+            self.free = slot.before;
+            *slot = link;
+            return id;
+        }
+        self.push_fresh(link)
+    }
+
+    /// A link that was never used.
+    fn push_fresh(&mut self, link: Link) -> ProvenanceId {
+        assert!(self.links.len() < self.capacity, "the capacity covers every holder");
+        let id = ProvenanceId(self.links.len() as u32);
+        self.links.push(link);
+        id
+    }
+
+    /// One holder more.
+    #[inline]
+    pub(crate) fn hold(&mut self, id: ProvenanceId) {
+        if id.is_some() {
+            self.links[id.0 as usize].holders += 1;
+        }
+    }
+
+    /// One holder less; words that nobody holds any more are forgotten.
+    #[inline]
+    pub(crate) fn release(&mut self, mut id: ProvenanceId) {
+        while id.is_some() {
+            let link = &mut self.links[id.0 as usize];
+            link.holders -= 1;
+            if link.holders != 0 {
+                return;
+            }
+            let before = link.before;
+            link.before = self.free;
+            self.free = id;
+            id = before;
+        }
+    }
+
+    /// The words of a chain.
+    pub(crate) fn read(&self, mut id: ProvenanceId) -> Provenance {
+        let mut words = SmallVec::new();
+        while id.is_some() {
+            let link = &self.links[id.0 as usize];
+            let kind = link.kind;
+            if link.wide {
+                words.push(Source { pa: link.pa.offset(8), value: link.values[1], kind });
+            }
+            words.push(Source { pa: link.pa, value: link.values[0], kind });
+            id = link.before;
+        }
+        words.reverse();
+        Provenance(words)
+    }
+
+    /// Words held now.
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> usize {
+        self.links.iter().filter(|link| link.holders != 0).count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KIND: FetchKind = FetchKind::Root;
+
+    fn word(n: u64) -> Source {
+        Source { pa: Pa(n * 8), value: n, kind: KIND }
+    }
+
+    #[test]
+    fn a_chain_reads_outermost_first_and_lives_as_long_as_its_longest_holder() {
+        let mut words = Words::new(8);
+        let one = words.push_wide(ProvenanceId::NONE, Pa(0), [0, 1], KIND);
+        words.hold(one);
+        let two = words.push(one, Pa(16), 2, KIND);
+        assert_eq!(*words.read(two), [word(0), word(1), word(2)]);
+        words.release(two);
+        assert_eq!((words.held(), words.read(one).len()), (1, 2));
+        words.release(one);
+        assert_eq!(words.held(), 0);
+        let again = words.push(ProvenanceId::NONE, Pa(24), 3, KIND);
+        assert_eq!((words.links.len(), words.read(again)[0]), (2, word(3)), "its place is used again");
     }
 }

@@ -4,7 +4,6 @@
 //! next. Nothing here is particular to one architecture except the fault codes.
 
 use crate::addr::{Bdf, DomainId, Iova, Pa, Pasid};
-use crate::provenance::Provenance;
 use crate::spec::vtd::fault::FaultReason;
 
 /// What a device wants to do.
@@ -40,7 +39,7 @@ pub struct Request {
     pub pasid: Option<Pasid>,
 }
 
-/// A walk in flight. Ids are not reused within 2^32 walks of one slot.
+/// A walk in flight. Ids are not reused within 2^31 walks of one slot.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct WalkId {
     pub(crate) slot: u16,
@@ -72,6 +71,17 @@ pub enum FetchKind {
         /// Level of the entry: 1 maps 4 KiB.
         level: u8,
     },
+}
+
+impl FetchKind {
+    /// Bytes of such an entry.
+    #[must_use]
+    pub const fn bytes(self) -> u8 {
+        match self {
+            Self::Root | Self::Context => 16,
+            Self::Table { .. } => 8,
+        }
+    }
 }
 
 /// The answer to a fetch.
@@ -114,8 +124,7 @@ pub enum CacheHit {
 }
 
 /// What a call of `advance` did. Every `cost` is that of this call, in cycles.
-#[allow(clippy::large_enum_variant, reason = "a box would be an allocation a translation")]
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Progress {
     /// A look-up inside the unit; call again without an answer.
     Lookup {
@@ -167,6 +176,7 @@ pub enum Progress {
 impl Progress {
     /// Cycles of the call.
     #[must_use]
+    #[inline]
     pub const fn cost(&self) -> u32 {
         match self {
             Self::Lookup { cost, .. }
@@ -181,13 +191,16 @@ impl Progress {
 
     /// Whether the walk has ended, so that its id is gone.
     #[must_use]
+    #[inline]
     pub const fn is_end(&self) -> bool {
         !matches!(self, Self::Lookup { .. } | Self::Fetch { .. } | Self::Merged { .. })
     }
 }
 
-/// A granted request.
-#[derive(Clone, PartialEq, Eq, Debug)]
+const _: () = assert!(size_of::<Progress>() <= 48, "it is returned from every step");
+
+/// A granted request. The words it was made from are [`Unit::last_provenance`](crate::Unit::last_provenance).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Translation {
     /// The host-physical byte that the request starts at.
     pub pa: Pa,
@@ -209,8 +222,6 @@ pub struct Translation {
     pub fetches: u32,
     /// Which cache helped.
     pub from: CacheHit,
-    /// The words it was made from.
-    pub provenance: Provenance,
 }
 
 /// A blocked request.
@@ -224,8 +235,6 @@ pub struct FaultInfo {
     pub iova: Iova,
     /// Read or write.
     pub access: Access,
-    /// PASID of the request.
-    pub pasid: Option<Pasid>,
     /// A fault record now holds it; false if suppressed, collapsed or lost to overflow.
     pub recorded: bool,
     /// The fault event message goes out with this fault.

@@ -159,8 +159,8 @@ impl Machine {
 
     /// Records a finding and ends the run.
     pub fn violate(&self, property: &'static str, title: String, details: Vec<String>) {
-        let step = self.core.steps();
-        self.judge.borrow_mut().found(Finding { property, title, details, step });
+        let (step, actor) = (self.core.steps(), self.core.current());
+        self.judge.borrow_mut().found(Finding { property, title, details, step, actor });
         self.core.halt();
     }
 

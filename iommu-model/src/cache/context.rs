@@ -1,9 +1,9 @@
 //! Context cache: tag source-id, content the decoded context entry (with what the root entry led to).
 
-use super::store::{Place, Store};
+use super::store::{Cached, Place, Store};
 use crate::addr::{Bdf, DomainId, Pa};
 use crate::decision::{Decisions, Question, ask};
-use crate::provenance::Provenance;
+use crate::provenance::{ProvenanceId, Words};
 use crate::spec::vtd::fault::FaultReason;
 use crate::timing::Geometry;
 
@@ -24,7 +24,7 @@ pub enum ContextTarget {
 }
 
 /// One cached context entry.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ContextEntryCached {
     /// Tag.
     pub source: Bdf,
@@ -35,7 +35,21 @@ pub struct ContextEntryCached {
     /// Where requests go.
     pub target: ContextTarget,
     /// The words of the root and the context entry.
-    pub provenance: Provenance,
+    pub provenance: ProvenanceId,
+}
+
+impl Cached for ContextEntryCached {
+    const BLANK: Self = Self {
+        source: Bdf(0),
+        domain: DomainId(0),
+        fault_disable: false,
+        target: ContextTarget::PassThrough,
+        provenance: ProvenanceId::NONE,
+    };
+
+    fn words(&self) -> ProvenanceId {
+        self.provenance
+    }
 }
 
 /// The cache.
@@ -49,32 +63,57 @@ impl ContextCache {
         Self { store: Store::new(geometry) }
     }
 
+    /// The entry of a source; does not count as use.
+    #[inline(always)]
+    pub(crate) fn find(&self, source: Bdf) -> Option<Place> {
+        self.store.find(u64::from(source.0))
+    }
+
+    #[inline(always)]
+    pub(crate) fn get(&self, place: Place) -> &ContextEntryCached {
+        self.store.get(place)
+    }
+
+    #[inline(always)]
+    pub(crate) fn touch(&mut self, place: Place) {
+        self.store.touch(place);
+    }
+
     /// The entry of a source, marked as used.
+    #[inline(always)]
     pub(crate) fn lookup(&mut self, source: Bdf) -> Option<&ContextEntryCached> {
-        let place: Place = self.store.find(u64::from(source.0), u64::from(source.0))?;
+        let place = self.find(source)?;
         self.store.touch(place);
         Some(self.store.get(place))
     }
 
-    pub(crate) fn install(&mut self, entry: ContextEntryCached, d: &mut dyn Decisions) {
+    pub(crate) fn install(&mut self, entry: ContextEntryCached, words: &mut Words, d: &mut dyn Decisions) {
         let key = u64::from(entry.source.0);
-        self.store.insert(key, key, entry, |ways| ask(d, Question::EvictContext { ways }));
+        self.store.insert(key, key, entry, words, |ways| ask(d, Question::EvictContext { ways }));
     }
 
-    pub(crate) fn retain(&mut self, keep: impl FnMut(&ContextEntryCached) -> bool) -> u32 {
-        self.store.retain(keep)
+    pub(crate) fn retain(&mut self, words: &mut Words, keep: impl FnMut(&ContextEntryCached) -> bool) -> u32 {
+        self.store.retain(words, keep)
     }
 
-    pub(crate) fn clear(&mut self) -> u32 {
-        self.store.clear()
+    pub(crate) fn clear(&mut self, words: &mut Words) -> u32 {
+        self.store.clear(words)
+    }
+
+    pub(crate) fn reset(&mut self) {
+        self.store.reset();
+    }
+
+    pub(crate) fn capacity(&self) -> usize {
+        self.store.capacity()
     }
 
     pub(crate) fn len(&self) -> usize {
         self.store.len()
     }
 
-    pub(crate) fn remove_nth(&mut self, n: usize) -> bool {
-        self.store.remove_nth(n)
+    pub(crate) fn remove_nth(&mut self, n: usize, words: &mut Words) -> bool {
+        self.store.remove_nth(n, words)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &ContextEntryCached> {

@@ -3,14 +3,13 @@
 //! Entries of different sizes for one address may stand side by side, as on hardware when software changes a
 //! page size without invalidating; which one a look-up takes is asked of the caller.
 
-use super::store::{Place, Store};
+use super::store::{Cached, Place, Store};
 use crate::addr::{DomainId, Iova, PAGE_SHIFT, Pa};
 use crate::decision::{Decisions, Question, ask};
-use crate::provenance::Provenance;
+use crate::provenance::{ProvenanceId, Words};
 use crate::spec::vtd::fault::FaultReason;
 use crate::spec::vtd::second_stage::LEVEL_BITS;
 use crate::timing::Geometry;
-use smallvec::SmallVec;
 
 /// Levels that can hold a leaf: 4 KiB, 2 MiB, 1 GiB.
 const LEAF_LEVELS: u32 = 3;
@@ -21,7 +20,7 @@ pub(crate) const fn page_shift(level: u8) -> u32 {
 }
 
 /// One cached translation.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct IotlbEntry {
     /// Tag: domain.
     pub domain: DomainId,
@@ -39,7 +38,24 @@ pub struct IotlbEntry {
     /// permission and no reason here.
     pub fault: Option<FaultReason>,
     /// The words it was made from: root, context, every level.
-    pub provenance: Provenance,
+    pub provenance: ProvenanceId,
+}
+
+impl Cached for IotlbEntry {
+    const BLANK: Self = Self {
+        domain: DomainId(0),
+        page: Iova(0),
+        page_bytes: 0,
+        frame: Pa(0),
+        readable: false,
+        writable: false,
+        fault: None,
+        provenance: ProvenanceId::NONE,
+    };
+
+    fn words(&self) -> ProvenanceId {
+        self.provenance
+    }
 }
 
 impl IotlbEntry {
@@ -62,52 +78,106 @@ const fn tag(domain: DomainId, level: u8, number: u64) -> u64 {
 #[derive(Clone, Debug)]
 pub(crate) struct IotlbCache {
     store: Store<IotlbEntry>,
-    /// Whether an entry of each size was ever installed since the last clear: sizes that were not need no look-up.
-    sizes: [bool; LEAF_LEVELS as usize],
+    /// Bit n: an entry of leaf level n + 1 was installed since the last clear. Other sizes need no look-up.
+    sizes: u8,
 }
 
 impl IotlbCache {
     pub(crate) fn new(geometry: Geometry) -> Self {
-        Self { store: Store::new(geometry), sizes: [false; LEAF_LEVELS as usize] }
+        Self { store: Store::new(geometry), sizes: 0 }
+    }
+
+    /// The only entry that serves an address; `None` also if there are several. Does not count as use.
+    #[inline(always)]
+    pub(crate) fn find_one(&self, domain: DomainId, iova: Iova) -> Option<Place> {
+        // Most units see one page size only.
+        if self.sizes == 1 { self.find(domain, iova, 1) } else { self.find_one_of_any_size(domain, iova) }
+    }
+
+    #[cold]
+    fn find_one_of_any_size(&self, domain: DomainId, iova: Iova) -> Option<Place> {
+        let mut found = None;
+        let mut left = self.sizes;
+        while left != 0 {
+            let place = self.find(domain, iova, left.trailing_zeros() as u8 + 1);
+            left &= left - 1;
+            if place.is_some() && found.is_some() {
+                return None;
+            }
+            found = found.or(place);
+        }
+        found
+    }
+
+    #[inline(always)]
+    pub(crate) fn get(&self, place: Place) -> &IotlbEntry {
+        self.store.get(place)
+    }
+
+    #[inline(always)]
+    pub(crate) fn touch(&mut self, place: Place) {
+        self.store.touch(place);
     }
 
     /// The entry that serves an address, marked as used.
+    #[inline]
     pub(crate) fn lookup(&mut self, domain: DomainId, iova: Iova, d: &mut dyn Decisions) -> Option<&IotlbEntry> {
-        let mut found: SmallVec<[Place; LEAF_LEVELS as usize]> = SmallVec::new();
-        for level in (1..=LEAF_LEVELS as u8).filter(|level| self.sizes[usize::from(level - 1)]) {
-            let number = iova.0 >> page_shift(level);
-            found.extend(self.store.find(number, tag(domain, level, number)));
-        }
-        let ways = found.len() as u32;
-        let place = *found.get(ask(d, Question::ChooseIotlb { ways }) as usize)?;
+        let Some(place) = self.find_one(domain, iova) else {
+            return if self.sizes <= 1 { None } else { self.lookup_several(domain, iova, d) };
+        };
         self.store.touch(place);
         Some(self.store.get(place))
     }
 
-    pub(crate) fn install(&mut self, entry: IotlbEntry, d: &mut dyn Decisions) {
+    #[inline(always)]
+    fn find(&self, domain: DomainId, iova: Iova, level: u8) -> Option<Place> {
+        let number = iova.0 >> page_shift(level);
+        self.store.find(tag(domain, level, number))
+    }
+
+    /// None matches, or entries of more than one size do.
+    #[cold]
+    fn lookup_several(&mut self, domain: DomainId, iova: Iova, d: &mut dyn Decisions) -> Option<&IotlbEntry> {
+        let matching = || (1..=LEAF_LEVELS as u8).filter_map(|level| self.find(domain, iova, level));
+        let ways = matching().count() as u32;
+        let place = matching().nth(ask(d, Question::ChooseIotlb { ways }) as usize)?;
+        self.store.touch(place);
+        Some(self.store.get(place))
+    }
+
+    pub(crate) fn install(&mut self, entry: IotlbEntry, words: &mut Words, d: &mut dyn Decisions) {
         let shift = entry.page_bytes.trailing_zeros();
         let level = ((shift - PAGE_SHIFT) / LEVEL_BITS + 1) as u8;
         let number = entry.page.0 >> shift;
-        self.sizes[usize::from(level - 1)] = true;
+        self.sizes |= 1 << (level - 1);
         let tag = tag(entry.domain, level, number);
-        self.store.insert(number, tag, entry, |ways| ask(d, Question::EvictIotlb { ways }));
+        self.store.insert(number, tag, entry, words, |ways| ask(d, Question::EvictIotlb { ways }));
     }
 
-    pub(crate) fn retain(&mut self, keep: impl FnMut(&IotlbEntry) -> bool) -> u32 {
-        self.store.retain(keep)
+    pub(crate) fn retain(&mut self, words: &mut Words, keep: impl FnMut(&IotlbEntry) -> bool) -> u32 {
+        self.store.retain(words, keep)
     }
 
-    pub(crate) fn clear(&mut self) -> u32 {
-        self.sizes = [false; LEAF_LEVELS as usize];
-        self.store.clear()
+    pub(crate) fn clear(&mut self, words: &mut Words) -> u32 {
+        self.sizes = 0;
+        self.store.clear(words)
+    }
+
+    pub(crate) fn reset(&mut self) {
+        self.sizes = 0;
+        self.store.reset();
+    }
+
+    pub(crate) fn capacity(&self) -> usize {
+        self.store.capacity()
     }
 
     pub(crate) fn len(&self) -> usize {
         self.store.len()
     }
 
-    pub(crate) fn remove_nth(&mut self, n: usize) -> bool {
-        self.store.remove_nth(n)
+    pub(crate) fn remove_nth(&mut self, n: usize, words: &mut Words) -> bool {
+        self.store.remove_nth(n, words)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &IotlbEntry> {

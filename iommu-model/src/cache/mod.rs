@@ -10,6 +10,7 @@ pub mod iotlb;
 pub mod psc;
 pub(crate) mod store;
 
+use crate::provenance::{Provenance, ProvenanceId, SOURCES_MAX, Words};
 use crate::timing::Params;
 use context::{ContextCache, ContextEntryCached};
 use iotlb::{IotlbCache, IotlbEntry};
@@ -21,16 +22,38 @@ pub struct Caches {
     pub(crate) context: ContextCache,
     pub(crate) iotlb: IotlbCache,
     pub(crate) psc: PscCache,
+    /// The words of every entry, and of every walk.
+    pub(crate) words: Words,
 }
 
 impl Caches {
     pub(crate) fn new(params: &Params) -> Self {
-        Self { context: ContextCache::new(params.context), iotlb: IotlbCache::new(params.iotlb), psc: PscCache::new(&params.psc) }
+        let context = ContextCache::new(params.context);
+        let iotlb = IotlbCache::new(params.iotlb);
+        let psc = PscCache::new(&params.psc);
+        // Every entry, every walk and the walk that ended last hold one chain each; one more is held while it replaces another.
+        let chains = context.capacity() + iotlb.capacity() + psc.capacity() + usize::from(params.walks_max) + 2;
+        Self { context, iotlb, psc, words: Words::new(chains * SOURCES_MAX) }
     }
 
     /// Removes every entry of every cache; returns how many there were.
     pub(crate) fn clear(&mut self) -> u32 {
-        self.context.clear() + self.iotlb.clear() + self.psc.clear()
+        let words = &mut self.words;
+        self.context.clear(words) + self.iotlb.clear(words) + self.psc.clear(words)
+    }
+
+    /// Forgets every entry and every word, those of walks included, whatever their number.
+    pub(crate) fn reset(&mut self) {
+        self.context.reset();
+        self.iotlb.reset();
+        self.psc.reset();
+        self.words.reset();
+    }
+
+    /// The words that a cached entry was made from, outermost first.
+    #[must_use]
+    pub fn provenance(&self, of: ProvenanceId) -> Provenance {
+        self.words.read(of)
     }
 
     /// Context-cache entries, in an order that depends only on the history of the cache.
@@ -63,14 +86,14 @@ impl Caches {
     /// Drops the `n`-th entry counted over contexts, IOTLB, paging-structure caches; hardware may do so at any time.
     /// Returns whether there was one.
     pub(crate) fn drop_nth(&mut self, mut n: usize) -> bool {
-        if self.context.remove_nth(n) {
+        if self.context.remove_nth(n, &mut self.words) {
             return true;
         }
         n -= self.context.len();
-        if self.iotlb.remove_nth(n) {
+        if self.iotlb.remove_nth(n, &mut self.words) {
             return true;
         }
         n -= self.iotlb.len();
-        self.psc.remove_nth(n)
+        self.psc.remove_nth(n, &mut self.words)
     }
 }

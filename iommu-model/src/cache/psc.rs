@@ -2,17 +2,17 @@
 //! the AND of the permissions so far.
 
 use super::iotlb::page_shift;
-use super::store::Store;
+use super::store::{Cached, Store};
 use crate::addr::{DomainId, Iova, Pa};
 use crate::decision::{Decisions, Question, ask};
-use crate::provenance::Provenance;
+use crate::provenance::{ProvenanceId, Words};
 use crate::timing::Geometry;
 
 /// Lowest level whose non-leaf entries are cached.
 const FIRST_LEVEL: u8 = 2;
 
 /// One cached non-leaf entry.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PscEntry {
     /// Tag: domain.
     pub domain: DomainId,
@@ -29,7 +29,24 @@ pub struct PscEntry {
     /// AND of W so far.
     pub writable: bool,
     /// The words it was made from: root, context, the levels down to this one.
-    pub provenance: Provenance,
+    pub provenance: ProvenanceId,
+}
+
+impl Cached for PscEntry {
+    const BLANK: Self = Self {
+        domain: DomainId(0),
+        level: 0,
+        first: Iova(0),
+        span_bytes: 0,
+        table: Pa(0),
+        readable: false,
+        writable: false,
+        provenance: ProvenanceId::NONE,
+    };
+
+    fn words(&self) -> ProvenanceId {
+        self.provenance
+    }
 }
 
 /// A prefix has at most 36 bits: 57 address bits without the 21 below the lowest cached level.
@@ -58,7 +75,7 @@ impl PscCache {
         for level in FIRST_LEVEL..=top {
             let prefix = iova.0 >> page_shift(level);
             let store = &self.levels[usize::from(level - FIRST_LEVEL)];
-            if let Some(place) = store.find(prefix, tag(domain, prefix)) {
+            if let Some(place) = store.find(tag(domain, prefix)) {
                 let store = &mut self.levels[usize::from(level - FIRST_LEVEL)];
                 store.touch(place);
                 return Some(store.get(place));
@@ -72,29 +89,37 @@ impl PscCache {
         !self.levels[usize::from(level - FIRST_LEVEL)].is_off()
     }
 
-    pub(crate) fn install(&mut self, entry: PscEntry, d: &mut dyn Decisions) {
+    pub(crate) fn install(&mut self, entry: PscEntry, words: &mut Words, d: &mut dyn Decisions) {
         let level = entry.level;
         let prefix = entry.first.0 >> page_shift(level);
         let tag = tag(entry.domain, prefix);
         let store = &mut self.levels[usize::from(level - FIRST_LEVEL)];
-        store.insert(prefix, tag, entry, |ways| ask(d, Question::EvictPsc { ways, level }));
+        store.insert(prefix, tag, entry, words, |ways| ask(d, Question::EvictPsc { ways, level }));
     }
 
-    pub(crate) fn retain(&mut self, mut keep: impl FnMut(&PscEntry) -> bool) -> u32 {
-        self.levels.iter_mut().map(|store| store.retain(&mut keep)).sum()
+    pub(crate) fn retain(&mut self, words: &mut Words, mut keep: impl FnMut(&PscEntry) -> bool) -> u32 {
+        self.levels.iter_mut().map(|store| store.retain(words, &mut keep)).sum()
     }
 
-    pub(crate) fn clear(&mut self) -> u32 {
-        self.levels.iter_mut().map(Store::clear).sum()
+    pub(crate) fn clear(&mut self, words: &mut Words) -> u32 {
+        self.levels.iter_mut().map(|store| store.clear(words)).sum()
+    }
+
+    pub(crate) fn reset(&mut self) {
+        self.levels.iter_mut().for_each(Store::reset);
+    }
+
+    pub(crate) fn capacity(&self) -> usize {
+        self.levels.iter().map(Store::capacity).sum()
     }
 
     pub(crate) fn len(&self) -> usize {
         self.levels.iter().map(Store::len).sum()
     }
 
-    pub(crate) fn remove_nth(&mut self, mut n: usize) -> bool {
+    pub(crate) fn remove_nth(&mut self, mut n: usize, words: &mut Words) -> bool {
         for store in &mut self.levels {
-            if store.remove_nth(n) {
+            if store.remove_nth(n, words) {
                 return true;
             }
             n -= store.len();

@@ -1,180 +1,377 @@
-//! The storage that all caches share: sets of tagged entries with recency, bounded and allocated once.
+//! The storage that all caches share: sets of tagged entries in order of use, bounded and allocated once.
+//!
+//! A look-up goes through one hash index over all sets; the order of use is a linked list in each set. Emptying the
+//! whole store for a new run is a change of its epoch, whatever it held.
 
+use crate::provenance::{ProvenanceId, Words};
 use crate::timing::Geometry;
 
-/// Where an entry lies.
-#[derive(Clone, Copy)]
-pub(crate) struct Place {
-    set: usize,
-    way: usize,
+/// What a cache stores.
+pub(crate) trait Cached: Copy {
+    /// Fills places that nothing was stored in yet.
+    const BLANK: Self;
+
+    /// The words that the entry was made from. The store holds them as long as it holds the entry.
+    fn words(&self) -> ProvenanceId;
 }
 
-/// A bounded set-associative array. Tags lie together, so that a look-up touches little memory.
+/// No place: the end of a list.
+const NOWHERE: u32 = u32::MAX;
+
+/// Where an entry lies.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place(u32);
+
+/// A bounded set-associative array.
 #[derive(Clone, Debug)]
 pub(crate) struct Store<T> {
-    sets: Vec<Set<T>>,
-    ways: usize,
-    clock: u64,
-    len: usize,
+    slots: Vec<Slot<T>>,
+    sets: Vec<Set>,
+    cells: Vec<Cell>,
+    ways: u32,
+    epoch: u32,
+    len: u32,
 }
 
-#[derive(Clone, Debug)]
-struct Set<T> {
-    keys: Vec<u64>,
-    stamps: Vec<u64>,
-    entries: Vec<T>,
-    /// The way that the last look-up found: most look-ups repeat.
-    recent: usize,
+#[derive(Clone, Copy, Debug)]
+struct Slot<T> {
+    key: u64,
+    /// The set that it is a way of.
+    set: u32,
+    /// The entry of the set that was used just before this one; in a free slot, the next free one.
+    older: u32,
+    /// The entry of the set that was used just after this one.
+    newer: u32,
+    entry: T,
 }
 
-impl<T> Store<T> {
+/// One set; as good as empty unless it is of the store's epoch.
+#[derive(Clone, Copy, Debug)]
+struct Set {
+    epoch: u32,
+    len: u32,
+    /// Slots from here on were never used in this epoch.
+    fresh: u32,
+    free: u32,
+    oldest: u32,
+    newest: u32,
+}
+
+/// A cell of the hash index; free unless it is of the store's epoch.
+#[derive(Clone, Copy, Debug)]
+struct Cell {
+    key: u64,
+    slot: u32,
+    epoch: u32,
+}
+
+impl<T: Cached> Store<T> {
     pub(crate) fn new(geometry: Geometry) -> Self {
-        let ways = geometry.ways as usize;
-        let sets = if ways == 0 { 1 } else { (geometry.sets.max(1) as usize).next_power_of_two() };
-        let set = || Set { keys: Vec::with_capacity(ways), stamps: Vec::with_capacity(ways), entries: Vec::with_capacity(ways), recent: 0 };
-        Self { sets: (0..sets).map(|_| set()).collect(), ways, clock: 0, len: 0 }
+        let ways = geometry.ways;
+        let sets = if ways == 0 { 1 } else { geometry.sets.max(1).next_power_of_two() };
+        let places = sets as usize * ways as usize;
+        let slot = |n| Slot { key: 0, set: n / ways, older: NOWHERE, newer: NOWHERE, entry: T::BLANK };
+        let set = Set { epoch: 0, len: 0, fresh: 0, free: NOWHERE, oldest: NOWHERE, newest: NOWHERE };
+        let cells = (2 * places).next_power_of_two().max(2);
+        Self {
+            slots: (0..places as u32).map(slot).collect(),
+            sets: vec![set; sets as usize],
+            cells: vec![Cell { key: 0, slot: NOWHERE, epoch: 0 }; cells],
+            ways,
+            epoch: 1,
+            len: 0,
+        }
     }
 
     /// Whether the cache has no entries at all by construction.
+    #[inline]
     pub(crate) fn is_off(&self) -> bool {
         self.ways == 0
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.len
+    pub(crate) fn capacity(&self) -> usize {
+        self.slots.len()
     }
 
-    fn set_of(&self, index: u64) -> usize {
-        (index as usize) & (self.sets.len() - 1)
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.len as usize
+    }
+
+    #[inline]
+    fn set_of(&self, index: u64) -> u32 {
+        (index as u32) & (self.sets.len() as u32 - 1)
+    }
+
+    #[inline]
+    fn home_of(&self, key: u64) -> usize {
+        // Fibonacci hashing; the high half mixes all bits of the key.
+        (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize & (self.cells.len() - 1)
+    }
+
+    /// The cell that holds the key, or the free cell where it would go.
+    #[inline(always)]
+    fn cell_of(&self, key: u64) -> (usize, Option<u32>) {
+        let mut at = self.home_of(key);
+        loop {
+            let cell = &self.cells[at];
+            if cell.epoch != self.epoch {
+                return (at, None);
+            }
+            if cell.key == key {
+                return (at, Some(cell.slot));
+            }
+            at = (at + 1) & (self.cells.len() - 1);
+        }
     }
 
     /// The entry with this key; does not count as use.
-    pub(crate) fn find(&self, index: u64, key: u64) -> Option<Place> {
-        if self.len == 0 {
-            return None;
-        }
-        let set = self.set_of(index);
-        let Set { keys, recent, .. } = &self.sets[set];
-        if keys.get(*recent) == Some(&key) {
-            return Some(Place { set, way: *recent });
-        }
-        keys.iter().position(|k| *k == key).map(|way| Place { set, way })
+    #[inline(always)]
+    pub(crate) fn find(&self, key: u64) -> Option<Place> {
+        self.cell_of(key).1.map(Place)
     }
 
+    #[inline(always)]
     pub(crate) fn get(&self, place: Place) -> &T {
-        &self.sets[place.set].entries[place.way]
+        &self.slots[place.0 as usize].entry
     }
 
     /// Marks the entry as the most recently used.
+    #[inline(always)]
     pub(crate) fn touch(&mut self, place: Place) {
-        self.clock += 1;
-        let set = &mut self.sets[place.set];
-        set.stamps[place.way] = self.clock;
-        set.recent = place.way;
+        // Most look-ups repeat the one before.
+        if self.slots[place.0 as usize].newer != NOWHERE {
+            self.relink(place);
+        }
+    }
+
+    fn relink(&mut self, place: Place) {
+        self.unlink(place);
+        self.link_newest(place);
+    }
+
+    fn unlink(&mut self, place: Place) {
+        let Slot { set, older, newer, .. } = self.slots[place.0 as usize];
+        let set = &mut self.sets[set as usize];
+        match older {
+            NOWHERE => set.oldest = newer,
+            _ => self.slots[older as usize].newer = newer,
+        }
+        match newer {
+            NOWHERE => set.newest = older,
+            _ => self.slots[newer as usize].older = older,
+        }
+    }
+
+    fn link_newest(&mut self, place: Place) {
+        let slot = &mut self.slots[place.0 as usize];
+        let set = &mut self.sets[slot.set as usize];
+        let older = core::mem::replace(&mut set.newest, place.0);
+        (slot.older, slot.newer) = (older, NOWHERE);
+        match older {
+            NOWHERE => set.oldest = place.0,
+            _ => self.slots[older as usize].newer = place.0,
+        }
     }
 
     /// Stores an entry, replacing one with the same key, else into a free way, else where `choose` says.
-    pub(crate) fn insert(&mut self, index: u64, key: u64, entry: T, choose: impl FnOnce(u32) -> u32) {
+    #[inline]
+    pub(crate) fn insert(&mut self, index: u64, key: u64, entry: T, words: &mut Words, choose: impl FnOnce(u32) -> u32) {
         if self.is_off() {
             return;
         }
-        self.clock += 1;
-        let stamp = self.clock;
-        let (set_index, ways) = (self.set_of(index), self.ways);
-        let set = &mut self.sets[set_index];
-        let way = match set.keys.iter().position(|k| *k == key) {
-            Some(way) => way,
-            None if set.keys.len() < ways => {
-                set.keys.push(key);
-                set.stamps.push(stamp);
-                set.entries.push(entry);
-                self.len += 1;
-                return;
+        words.hold(entry.words());
+        let set = self.set_of(index);
+        let (mut at, found) = self.cell_of(key);
+        if let Some(slot) = found {
+            let place = Place(slot);
+            let old = core::mem::replace(&mut self.slots[slot as usize].entry, entry);
+            words.release(old.words());
+            return self.touch(place);
+        }
+        let place = match self.take_free(set) {
+            Some(place) => place,
+            None => {
+                let place = self.by_recency(set, choose(self.ways));
+                words.release(self.get(place).words());
+                self.unlink(place);
+                self.erase_cell(self.slots[place.0 as usize].key);
+                at = self.cell_of(key).0;
+                place
             }
-            None => set.by_recency(choose(ways as u32) as usize),
         };
-        set.keys[way] = key;
-        set.stamps[way] = stamp;
-        set.entries[way] = entry;
+        self.cells[at] = Cell { key, slot: place.0, epoch: self.epoch };
+        let slot = &mut self.slots[place.0 as usize];
+        (slot.key, slot.entry) = (key, entry);
+        self.link_newest(place);
+    }
+
+    /// A way that holds nothing, now counted as used.
+    #[inline]
+    fn take_free(&mut self, set: u32) -> Option<Place> {
+        let state = &mut self.sets[set as usize];
+        if state.epoch != self.epoch {
+            *state = Set { epoch: self.epoch, len: 0, fresh: 0, free: NOWHERE, oldest: NOWHERE, newest: NOWHERE };
+        }
+        if state.len == self.ways {
+            return None;
+        }
+        let slot = match state.free {
+            NOWHERE => {
+                state.fresh += 1;
+                set * self.ways + state.fresh - 1
+            }
+            slot => {
+                state.free = self.slots[slot as usize].older;
+                slot
+            }
+        };
+        state.len += 1;
+        self.len += 1;
+        Some(Place(slot))
+    }
+
+    /// The entry that `rank` others were used before.
+    fn by_recency(&self, set: u32, rank: u32) -> Place {
+        let mut slot = self.sets[set as usize].oldest;
+        for _ in 0..rank.min(self.ways - 1) {
+            slot = self.slots[slot as usize].newer;
+        }
+        Place(slot)
+    }
+
+    /// Frees a cell and moves up what had to make way for it.
+    fn erase_cell(&mut self, key: u64) {
+        let mask = self.cells.len() - 1;
+        let mut hole = self.cell_of(key).0;
+        let mut at = hole;
+        loop {
+            at = (at + 1) & mask;
+            let cell = self.cells[at];
+            if cell.epoch != self.epoch {
+                break;
+            }
+            let displaced = at.wrapping_sub(self.home_of(cell.key)) & mask;
+            if displaced >= at.wrapping_sub(hole) & mask {
+                self.cells[hole] = cell;
+                hole = at;
+            }
+        }
+        self.cells[hole].epoch = self.epoch.wrapping_sub(1);
+    }
+
+    fn remove(&mut self, place: Place, words: &mut Words) {
+        words.release(self.get(place).words());
+        self.unlink(place);
+        self.erase_cell(self.slots[place.0 as usize].key);
+        let slot = &mut self.slots[place.0 as usize];
+        let state = &mut self.sets[slot.set as usize];
+        slot.older = core::mem::replace(&mut state.free, place.0);
+        state.len -= 1;
+        self.len -= 1;
+    }
+
+    fn oldest_of(&self, set: usize) -> u32 {
+        let set = &self.sets[set];
+        if set.epoch == self.epoch { set.oldest } else { NOWHERE }
     }
 
     /// Keeps what `keep` says; returns how many entries went.
-    pub(crate) fn retain(&mut self, mut keep: impl FnMut(&T) -> bool) -> u32 {
-        if self.len == 0 {
+    pub(crate) fn retain(&mut self, words: &mut Words, mut keep: impl FnMut(&T) -> bool) -> u32 {
+        let before = self.len;
+        if before == 0 {
             return 0;
         }
-        let mut dropped = 0;
-        for set in &mut self.sets {
-            let mut way = 0;
-            while way < set.keys.len() {
-                if keep(&set.entries[way]) {
-                    way += 1;
-                } else {
-                    set.remove(way);
-                    dropped += 1;
+        for set in 0..self.sets.len() {
+            let mut slot = self.oldest_of(set);
+            while slot != NOWHERE {
+                let Slot { newer, ref entry, .. } = self.slots[slot as usize];
+                if !keep(entry) {
+                    self.remove(Place(slot), words);
+                }
+                slot = newer;
+            }
+        }
+        before - self.len
+    }
+
+    /// Removes every entry; returns how many there were.
+    pub(crate) fn clear(&mut self, words: &mut Words) -> u32 {
+        let dropped = self.len;
+        if dropped != 0 {
+            for set in 0..self.sets.len() {
+                let mut slot = self.oldest_of(set);
+                while slot != NOWHERE {
+                    let Slot { newer, ref entry, .. } = self.slots[slot as usize];
+                    words.release(entry.words());
+                    slot = newer;
                 }
             }
+            self.reset();
         }
-        self.len -= dropped as usize;
         dropped
     }
 
-    pub(crate) fn clear(&mut self) -> u32 {
-        let dropped = self.len as u32;
-        for set in &mut self.sets {
-            set.keys.clear();
-            set.stamps.clear();
-            set.entries.clear();
-        }
+    /// Forgets every entry without a look at any; the caller forgets their words.
+    pub(crate) fn reset(&mut self) {
         self.len = 0;
-        dropped
+        // The epoch before the present one marks erased cells, so that it must not come back.
+        self.epoch = self.epoch.wrapping_add(2);
+        if self.epoch == 1 {
+            self.cells.fill(Cell { key: 0, slot: NOWHERE, epoch: 0 });
+            self.sets.fill(Set { epoch: 0, len: 0, fresh: 0, free: NOWHERE, oldest: NOWHERE, newest: NOWHERE });
+        }
     }
 
-    pub(crate) fn remove_nth(&mut self, mut n: usize) -> bool {
-        for set in &mut self.sets {
-            if n < set.keys.len() {
-                set.remove(n);
-                self.len -= 1;
-                return true;
+    pub(crate) fn remove_nth(&mut self, mut n: usize, words: &mut Words) -> bool {
+        if n >= self.len() {
+            return false;
+        }
+        for set in 0..self.sets.len() {
+            let mut slot = self.oldest_of(set);
+            while slot != NOWHERE {
+                if n == 0 {
+                    self.remove(Place(slot), words);
+                    return true;
+                }
+                n -= 1;
+                slot = self.slots[slot as usize].newer;
             }
-            n -= set.keys.len();
         }
         false
     }
 
+    /// Every entry, by set, the least recently used first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
-        self.sets.iter().flat_map(|set| set.entries.iter())
-    }
-}
-
-impl<T> Set<T> {
-    /// The way that `rank` others were used before.
-    fn by_recency(&self, rank: usize) -> usize {
-        let mut floor = 0;
-        let mut found = 0;
-        for _ in 0..=rank.min(self.stamps.len() - 1) {
-            let oldest = self.stamps.iter().enumerate().filter(|(_, s)| **s > floor).min_by_key(|(_, s)| **s);
-            let Some((way, stamp)) = oldest else { break };
-            (found, floor) = (way, *stamp);
-        }
-        found
-    }
-
-    fn remove(&mut self, way: usize) {
-        self.keys.swap_remove(way);
-        self.stamps.swap_remove(way);
-        self.entries.swap_remove(way);
+        (0..self.sets.len()).flat_map(move |set| {
+            let place = |slot: u32| (slot != NOWHERE).then_some(slot);
+            core::iter::successors(place(self.oldest_of(set)), move |slot| place(self.slots[*slot as usize].newer))
+                .map(|slot| &self.slots[slot as usize].entry)
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    impl Cached for u8 {
+        const BLANK: Self = 0;
+
+        fn words(&self) -> ProvenanceId {
+            ProvenanceId::NONE
+        }
+    }
+
+    fn words() -> Words {
+        Words::new(0)
+    }
 
     fn full_store() -> Store<u8> {
         let mut store = Store::new(Geometry::fully_associative(3));
         for k in 1..=3 {
-            store.insert(0, u64::from(k), k, |_| unreachable!("there is room"));
+            store.insert(0, u64::from(k), k, &mut words(), |_| unreachable!("there is room"));
         }
         store
     }
@@ -182,39 +379,127 @@ mod tests {
     #[test]
     fn option_zero_evicts_the_least_recently_used_entry() {
         let mut store = full_store();
-        let one = store.find(0, 1).expect("it was stored");
+        let one = store.find(1).expect("it was stored");
         store.touch(one);
-        store.insert(0, 4, 4, |ways| {
+        store.insert(0, 4, 4, &mut words(), |ways| {
             assert_eq!(ways, 3);
             0
         });
-        assert!(store.find(0, 2).is_none());
-        assert!(store.find(0, 1).is_some());
+        assert!(store.find(2).is_none());
+        assert!(store.find(1).is_some());
     }
 
     #[test]
     fn option_k_evicts_the_kth_least_recently_used_entry() {
         let mut store = full_store();
-        store.insert(0, 4, 4, |_| 2);
-        assert!(store.find(0, 3).is_none());
+        store.insert(0, 4, 4, &mut words(), |_| 2);
+        assert!(store.find(3).is_none());
         assert_eq!(store.len(), 3);
     }
 
     #[test]
     fn a_second_entry_with_the_same_tag_replaces_the_first_without_a_question() {
         let mut store = full_store();
-        store.insert(0, 2, 9, |_| unreachable!("the tag is there"));
-        assert_eq!(*store.get(store.find(0, 2).expect("it was stored")), 9);
+        store.insert(0, 2, 9, &mut words(), |_| unreachable!("the tag is there"));
+        assert_eq!(*store.get(store.find(2).expect("it was stored")), 9);
     }
 
     #[test]
     fn sets_do_not_evict_each_other() {
         let mut store = Store::new(Geometry { sets: 2, ways: 1 });
-        store.insert(0, 0, (), |_| 0);
-        store.insert(1, 1, (), |_| unreachable!("another set"));
+        store.insert(0, 0, 0, &mut words(), |_| 0);
+        store.insert(1, 1, 1, &mut words(), |_| unreachable!("another set"));
         assert_eq!(store.len(), 2);
-        assert!(store.remove_nth(1));
-        assert!(!store.remove_nth(1));
+        assert!(store.remove_nth(1, &mut words()));
+        assert!(!store.remove_nth(1, &mut words()));
         assert_eq!(store.len(), 1);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Act {
+        Insert { key: u64, rank: u32 },
+        Use(u64),
+        Drop(usize),
+        DropOdd,
+        Clear,
+        Reset,
+    }
+
+    fn act() -> impl Strategy<Value = Act> {
+        // Multiples of a large power of two crowd the index.
+        let key = || prop_oneof![0u64..12, (0u64..6).prop_map(|k| k << 33)];
+        prop_oneof![
+            8 => (key(), 0u32..4).prop_map(|(key, rank)| Act::Insert { key, rank }),
+            4 => key().prop_map(Act::Use),
+            2 => (0usize..8).prop_map(Act::Drop),
+            1 => Just(Act::DropOdd),
+            1 => Just(Act::Clear),
+            1 => Just(Act::Reset),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Against lists in order of use, one a set.
+        #[test]
+        fn a_store_does_what_plain_lists_do(acts in prop::collection::vec(act(), 1..120), ways in 1u32..5, sets in 1u32..3) {
+            let mut store = Store::new(Geometry { sets, ways });
+            let mut lists: Vec<Vec<(u64, u8)>> = vec![Vec::new(); sets as usize];
+            for (n, act) in acts.into_iter().enumerate() {
+                match act {
+                    Act::Insert { key, rank } => {
+                        store.insert(key, key, n as u8, &mut words(), |_| rank);
+                        let list = &mut lists[(key % u64::from(sets)) as usize];
+                        match list.iter().position(|(k, _)| *k == key) {
+                            Some(at) => drop(list.remove(at)),
+                            None if list.len() == ways as usize => drop(list.remove(rank.min(ways - 1) as usize)),
+                            None => {}
+                        }
+                        list.push((key, n as u8));
+                    }
+                    Act::Use(key) => {
+                        let list = &mut lists[(key % u64::from(sets)) as usize];
+                        let at = list.iter().position(|(k, _)| *k == key);
+                        let place = store.find(key);
+                        prop_assert_eq!(place.is_some(), at.is_some());
+                        if let (Some(place), Some(at)) = (place, at) {
+                            let used = list.remove(at);
+                            prop_assert_eq!(*store.get(place), used.1);
+                            store.touch(place);
+                            list.push(used);
+                        }
+                    }
+                    Act::Drop(mut n) => {
+                        let all: usize = lists.iter().map(Vec::len).sum();
+                        prop_assert_eq!(store.remove_nth(n, &mut words()), n < all);
+                        if n < all {
+                            for list in &mut lists {
+                                if n < list.len() {
+                                    list.remove(n);
+                                    break;
+                                }
+                                n -= list.len();
+                            }
+                        }
+                    }
+                    Act::DropOdd => {
+                        store.retain(&mut words(), |entry| entry % 2 == 0);
+                        lists.iter_mut().for_each(|list| list.retain(|(_, entry)| entry % 2 == 0));
+                    }
+                    Act::Clear => {
+                        store.clear(&mut words());
+                        lists.iter_mut().for_each(Vec::clear);
+                    }
+                    Act::Reset => {
+                        store.reset();
+                        lists.iter_mut().for_each(Vec::clear);
+                    }
+                }
+                let expected: Vec<u8> = lists.iter().flatten().map(|(_, entry)| *entry).collect();
+                prop_assert_eq!(store.iter().copied().collect::<Vec<_>>(), expected);
+                prop_assert_eq!(store.len(), lists.iter().map(Vec::len).sum::<usize>());
+            }
+        }
     }
 }

@@ -11,83 +11,86 @@
 //!
 //! The inner half is in `second_stage`.
 
-use super::walk::{HeldContext, Stage, Stepper, in_interrupt_range};
+use super::unit::Unit;
+use super::walk::{Stage, in_interrupt_range};
 use crate::addr::{DomainId, Pa, Pfn};
 use crate::cache::context::{ContextEntryCached, ContextTarget};
-use crate::decision::{Question, ask_bool};
+use crate::decision::{Decisions, Question, ask_bool};
 use crate::request::{Access, CacheKind, FetchKind, Progress};
 use crate::spec::vtd::context::{CONTEXT_ENTRY_BYTES, ContextEntry, TT_DEVICE_TLB, TT_PASS_THROUGH, TT_UNTRANSLATED};
 use crate::spec::vtd::fault::FaultReason;
 use crate::spec::vtd::root::{ROOT_ENTRY_BYTES, RootEntry, TTM_LEGACY};
 
-impl Stepper<'_> {
+impl Unit {
     /// Steps 1 to 4.
-    pub(crate) fn begin(&mut self) -> Result<Progress, FaultReason> {
-        let request = self.walk.request;
+    #[inline]
+    pub(crate) fn begin_walk(&mut self, slot: usize, d: &mut dyn Decisions) -> Progress {
+        let walk = self.walks.at(slot);
+        let request = walk.request;
         // Step 1.
         if request.access == Access::Write && request.pasid.is_none() && in_interrupt_range(request.iova.0) {
-            self.spent += self.timing.bypass;
-            return Ok(Progress::InterruptMessage { address: request.iova, cost: self.spent });
+            return Progress::InterruptMessage { address: request.iova, cost: self.pass(slot) };
         }
         // Step 2.
         if !self.translation_enabled {
-            self.spent += self.timing.bypass;
-            return Ok(Progress::Untranslated { pa: Pa(request.iova.0), cost: self.spent });
+            return Progress::Untranslated { pa: Pa(request.iova.0), cost: self.pass(slot) };
         }
         // Step 3.
         if self.root.mode() != TTM_LEGACY {
-            return Err(FaultReason::ROOT_MODE);
+            return self.fault(slot, FaultReason::ROOT_MODE, 0, d);
         }
         if request.pasid.is_some() {
-            return Err(FaultReason::PASID_IN_LEGACY);
+            return self.fault(slot, FaultReason::PASID_IN_LEGACY, 0, d);
         }
         // Step 4.
-        self.spent += self.timing.context_lookup;
-        let (stage, hit) = match self.caches.context.lookup(request.source) {
-            Some(entry) => {
-                self.walk.fault_disable = entry.fault_disable;
-                if let ContextTarget::Fault(reason) = entry.target {
-                    return Err(reason);
-                }
-                self.walk.context = Some(HeldContext { domain: entry.domain, target: entry.target });
-                self.walk.provenance = entry.provenance;
-                (Stage::Iotlb, true)
-            }
-            None => (Stage::Root, false),
+        let cost = walk.spend(self.params.timing.context_lookup);
+        let Some(entry) = self.caches.context.lookup(request.source) else {
+            walk.stage = Stage::Root;
+            return Progress::Lookup { cache: CacheKind::Context, hit: false, cost };
         };
-        self.walk.stage = stage;
-        Ok(Progress::Lookup { cache: CacheKind::Context, hit, cost: self.spent })
+        walk.fault_disable = entry.fault_disable;
+        if let ContextTarget::Fault(reason) = entry.target {
+            return self.fault(slot, reason, cost, d);
+        }
+        (walk.has_context, walk.domain, walk.target) = (true, entry.domain, entry.target);
+        walk.words = entry.provenance;
+        walk.stage = Stage::Iotlb;
+        self.caches.words.hold(walk.words);
+        Progress::Lookup { cache: CacheKind::Context, hit: true, cost }
     }
 
     /// Step 5, the request.
-    pub(crate) fn fetch_root(&mut self) -> Progress {
-        let index = u64::from(self.source().bus());
+    pub(crate) fn fetch_root(&mut self, slot: usize) -> Progress {
+        let walk = self.walks.at(slot);
+        walk.stage = Stage::Root;
+        let index = u64::from(walk.request.source.bus());
         let pa = Pfn(self.root.table()).pa().offset(index * ROOT_ENTRY_BYTES);
-        self.fetch(pa, FetchKind::Root)
+        self.fetch(slot, pa, FetchKind::Root, self.params.timing.root_fetch)
     }
 
     /// Step 5, the answer; then the request of step 6.
-    pub(crate) fn consume_root(&mut self, word: u128) -> Result<Progress, FaultReason> {
+    pub(crate) fn consume_root(&mut self, slot: usize, word: u128, d: &mut dyn Decisions) -> Progress {
         let entry = RootEntry::from_bits(word);
         if !entry.present() {
-            return Err(self.refuse_context(FaultReason::ROOT_NOT_PRESENT));
+            return self.refuse_context(slot, FaultReason::ROOT_NOT_PRESENT, d);
         }
         let table = Pfn(entry.context_table()).pa();
         if entry.reserved_low() != 0 || entry.reserved_high() != 0 || !self.cap.frame_fits(table) {
-            return Err(self.refuse_context(FaultReason::ROOT_RESERVED));
+            return self.refuse_context(slot, FaultReason::ROOT_RESERVED, d);
         }
-        self.walk.stage = Stage::Context;
-        let index = u64::from(self.source().devfn());
-        Ok(self.fetch(table.offset(index * CONTEXT_ENTRY_BYTES), FetchKind::Context))
+        let walk = self.walks.at(slot);
+        walk.stage = Stage::Context;
+        let index = u64::from(walk.request.source.devfn());
+        self.fetch(slot, table.offset(index * CONTEXT_ENTRY_BYTES), FetchKind::Context, self.params.timing.context_fetch)
     }
 
     /// Step 6, the answer; then the first step of the inner half.
-    pub(crate) fn consume_context(&mut self, word: u128) -> Result<Progress, FaultReason> {
+    pub(crate) fn consume_context(&mut self, slot: usize, word: u128, d: &mut dyn Decisions) -> Progress {
         let entry = ContextEntry::from_bits(word);
         // FPD counts even where P does not: reason 0x02 is among the qualified faults.
-        self.walk.fault_disable = entry.fault_disable();
+        self.walks.at(slot).fault_disable = entry.fault_disable();
         if !entry.present() {
-            return Err(self.refuse_context(FaultReason::CONTEXT_NOT_PRESENT));
+            return self.refuse_context(slot, FaultReason::CONTEXT_NOT_PRESENT, d);
         }
         let root = Pfn(entry.second_stage()).pa();
         if entry.reserved_low() != 0
@@ -96,40 +99,38 @@ impl Stepper<'_> {
             || !self.cap.domain_fits(entry.domain())
             || !self.cap.frame_fits(root)
         {
-            return Err(self.refuse_context(FaultReason::CONTEXT_RESERVED));
+            return self.refuse_context(slot, FaultReason::CONTEXT_RESERVED, d);
         }
         let Some(levels) = self.cap.levels(entry.address_width()) else {
-            return Err(self.refuse_context(FaultReason::CONTEXT_INVALID));
+            return self.refuse_context(slot, FaultReason::CONTEXT_INVALID, d);
         };
         let target = match entry.translation_type() {
             TT_UNTRANSLATED => ContextTarget::Tables { root, levels },
             TT_DEVICE_TLB if self.cap.device_tlb => ContextTarget::Tables { root, levels },
             TT_PASS_THROUGH if self.cap.pass_through => ContextTarget::PassThrough,
-            _ => return Err(self.refuse_context(FaultReason::CONTEXT_INVALID)),
+            _ => return self.refuse_context(slot, FaultReason::CONTEXT_INVALID, d),
         };
         let domain = DomainId(entry.domain());
-        self.walk.context = Some(HeldContext { domain, target });
-        self.install_context(domain, target);
-        self.walk.stage = Stage::Iotlb;
-        self.look_up_iotlb()
+        self.install_context(slot, domain, target, d);
+        let walk = self.walks.at(slot);
+        (walk.has_context, walk.domain, walk.target) = (true, domain, target);
+        walk.stage = Stage::Iotlb;
+        self.look_up_iotlb(slot, 0, d)
     }
 
-    fn install_context(&mut self, domain: DomainId, target: ContextTarget) {
-        let entry = ContextEntryCached {
-            source: self.source(),
-            domain,
-            fault_disable: self.walk.fault_disable,
-            target,
-            provenance: self.walk.provenance,
-        };
-        self.caches.context.install(entry, &mut *self.d);
+    fn install_context(&mut self, slot: usize, domain: DomainId, target: ContextTarget, d: &mut dyn Decisions) {
+        let walk = self.walks.at(slot);
+        let entry =
+            ContextEntryCached { source: walk.request.source, domain, fault_disable: walk.fault_disable, target, provenance: walk.words };
+        self.caches.context.install(entry, &mut self.caches.words, d);
     }
 
     /// Under caching mode a not-present or erroneous entry may be cached, in the special domain 0.
-    fn refuse_context(&mut self, reason: FaultReason) -> FaultReason {
-        if self.cap.caching_mode && ask_bool(&mut *self.d, Question::CacheNotPresent) {
-            self.install_context(DomainId(0), ContextTarget::Fault(reason));
+    #[cold]
+    fn refuse_context(&mut self, slot: usize, reason: FaultReason, d: &mut dyn Decisions) -> Progress {
+        if self.cap.caching_mode && ask_bool(d, Question::CacheNotPresent) {
+            self.install_context(slot, DomainId(0), ContextTarget::Fault(reason), d);
         }
-        reason
+        self.fault(slot, reason, 0, d)
     }
 }

@@ -143,7 +143,7 @@ impl Target<'_> {
         let (entries_dropped, walks_restarted) = match done {
             Invalidation::Context(scope) => self.invalidate_context(scope, d),
             Invalidation::Iotlb(scope) => self.invalidate_iotlb(scope, d),
-            Invalidation::All => (self.caches.clear(), self.walks.restart(Walk::holds_anything)),
+            Invalidation::All => (self.caches.clear(), self.restart(Walk::holds_anything)),
             Invalidation::DeviceTlb | Invalidation::InterruptEntry | Invalidation::Wait => (0, 0),
         };
         let touches_caches = matches!(done, Invalidation::Context(_) | Invalidation::Iotlb(_));
@@ -180,19 +180,24 @@ impl Target<'_> {
         }
     }
 
+    fn restart(&mut self, covered: impl Fn(&Walk) -> bool) -> u32 {
+        self.walks.restart(&mut self.caches.words, covered)
+    }
+
     fn invalidate_context(&mut self, scope: ContextScope, d: &mut dyn Decisions) -> (u32, u32) {
         match scope {
-            ContextScope::Global => (self.caches.context.clear(), self.walks.restart(Walk::holds_anything)),
-            ContextScope::Domain(domain) => {
-                (self.caches.context.retain(|entry| entry.domain != domain), self.walks.restart(|walk| walk.may_hold_context_of(domain)))
-            }
+            ContextScope::Global => (self.caches.context.clear(&mut self.caches.words), self.restart(Walk::holds_anything)),
+            ContextScope::Domain(domain) => (
+                self.caches.context.retain(&mut self.caches.words, |entry| entry.domain != domain),
+                self.restart(|walk| walk.may_hold_context_of(domain)),
+            ),
             ContextScope::Device { domain, source, function_mask } => {
                 let covered = |other: Bdf| matches_source(source, function_mask, other);
-                let dropped = self.caches.context.retain(|entry| {
+                let dropped = self.caches.context.retain(&mut self.caches.words, |entry| {
                     let other_domain = entry.domain != domain;
                     !covered(entry.source) || (other_domain && ask_bool(&mut *d, Question::KeepOtherDomain))
                 });
-                let restarted = self.walks.restart(|walk| covered(walk.request.source) && walk.touches_context());
+                let restarted = self.restart(|walk| covered(walk.request.source) && walk.touches_context());
                 (dropped, restarted)
             }
         }
@@ -200,17 +205,21 @@ impl Target<'_> {
 
     fn invalidate_iotlb(&mut self, scope: IotlbScope, d: &mut dyn Decisions) -> (u32, u32) {
         match scope {
-            IotlbScope::Global => (self.caches.iotlb.clear() + self.caches.psc.clear(), self.walks.restart(Walk::touches_tables)),
+            IotlbScope::Global => (
+                self.caches.iotlb.clear(&mut self.caches.words) + self.caches.psc.clear(&mut self.caches.words),
+                self.restart(Walk::touches_tables),
+            ),
             IotlbScope::Domain(domain) => (
-                self.caches.iotlb.retain(|entry| entry.domain != domain) + self.caches.psc.retain(|entry| entry.domain != domain),
-                self.walks.restart(|walk| walk.domain() == Some(domain) && walk.touches_tables()),
+                self.caches.iotlb.retain(&mut self.caches.words, |entry| entry.domain != domain)
+                    + self.caches.psc.retain(&mut self.caches.words, |entry| entry.domain != domain),
+                self.restart(|walk| walk.domain() == Some(domain) && walk.touches_tables()),
             ),
             IotlbScope::Pages { domain, range, leaf_only } => self.invalidate_pages(domain, range, leaf_only, d),
         }
     }
 
     fn invalidate_pages(&mut self, domain: DomainId, range: PageRange, leaf_only: bool, d: &mut dyn Decisions) -> (u32, u32) {
-        let leaves = self.caches.iotlb.retain(|entry| {
+        let leaves = self.caches.iotlb.retain(&mut self.caches.words, |entry| {
             if entry.domain != domain || !range.overlaps(entry.page, entry.page_bytes) {
                 return true;
             }
@@ -219,10 +228,13 @@ impl Target<'_> {
         let leads_there = |first: Iova, span: u64| range.overlaps(first, span);
         let any = || self.caches.psc.iter().any(|e| e.domain == domain && leads_there(e.first, e.span_bytes));
         let keep_non_leaf = leaf_only && (!any() || !ask_bool(&mut *d, Question::KeepNonLeaf));
-        let non_leaves =
-            if keep_non_leaf { 0 } else { self.caches.psc.retain(|e| e.domain != domain || !leads_there(e.first, e.span_bytes)) };
+        let non_leaves = if keep_non_leaf {
+            0
+        } else {
+            self.caches.psc.retain(&mut self.caches.words, |e| e.domain != domain || !leads_there(e.first, e.span_bytes))
+        };
         let cap = self.cap;
-        let restarted = self.walks.restart(|walk| {
+        let restarted = self.restart(|walk| {
             let leaf_awaited = walk.awaited().is_some_and(|(level, first, span)| cap.leaf_allowed(level) && leads_there(first, span));
             let non_leaf_awaited = walk.awaited().is_some_and(|(_, first, span)| leads_there(first, span));
             let non_leaf_held = walk.innermost_held().is_some_and(|(first, span)| leads_there(first, span));

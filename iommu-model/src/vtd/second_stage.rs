@@ -11,127 +11,154 @@
 //!     the permission or the reserved bits checked first is open; the order here is the one QEMU has.
 //! 12. The output must not lie in the interrupt range.
 
-use super::walk::{Grant, Stage, Stepper};
+use super::unit::Unit;
+use super::walk::{Grant, Stage, in_interrupt_range};
 use crate::addr::{Iova, PAGE_SIZE, Pa, Pfn};
 use crate::cache::context::ContextTarget;
 use crate::cache::iotlb::{IotlbEntry, page_shift};
 use crate::cache::psc::PscEntry;
-use crate::decision::{Question, ask_bool};
+use crate::decision::{Decisions, Question, ask_bool};
 use crate::request::{CacheHit, CacheKind, FetchKind, Progress};
 use crate::spec::vtd::fault::FaultReason;
 use crate::spec::vtd::second_stage::{ENTRY_BYTES, SecondStageEntry, TABLE_ENTRIES};
 
-impl Stepper<'_> {
+impl Unit {
     /// Steps 7 to 9.
-    pub(crate) fn look_up_iotlb(&mut self) -> Result<Progress, FaultReason> {
-        let held = self.walk.context.expect("the outer half ended with a context entry");
-        let iova = self.walk.request.iova;
+    #[inline]
+    pub(crate) fn look_up_iotlb(&mut self, slot: usize, spent: u32, d: &mut dyn Decisions) -> Progress {
+        let walk = self.walks.at(slot);
+        let request = walk.request;
+        let iova = request.iova;
         // Steps 7 and 8.
-        let (root, levels) = match held.target {
-            ContextTarget::Tables { root, levels } => (root, levels),
-            ContextTarget::PassThrough => {
-                self.check_width(self.cap.guest_width)?;
-                return self.grant(Grant {
-                    pa: Pa(iova.0),
-                    readable: true,
-                    writable: true,
-                    page_bytes: PAGE_SIZE,
-                    domain: held.domain,
-                    pass_through: true,
-                });
-            }
-            ContextTarget::Fault(reason) => return Err(reason),
-        };
-        self.check_width(self.cap.guest_width.min(page_shift(levels + 1) as u8))?;
-        (self.walk.table, self.walk.level, self.walk.top) = (root, levels, levels);
-        (self.walk.readable, self.walk.writable) = (true, true);
-        // Step 9.
-        self.spent += self.timing.iotlb_lookup;
-        let miss = if self.caches.psc.is_off() { Stage::Table } else { Stage::Psc };
-        let Some(entry) = self.caches.iotlb.lookup(held.domain, iova, &mut *self.d) else {
-            self.walk.stage = miss;
-            return Ok(Progress::Lookup { cache: CacheKind::Iotlb, hit: false, cost: self.spent });
-        };
-        let (readable, writable) = (entry.readable, entry.writable);
-        let (pa, page_bytes, fault) = (entry.translate(iova), entry.page_bytes, entry.fault);
-        let allowed = self.walk.request.access.allowed_by(readable, writable);
-        if !allowed {
-            if ask_bool(&mut *self.d, Question::RewalkDenied) {
-                self.walk.stage = Stage::Table;
-                return Ok(Progress::Lookup { cache: CacheKind::Iotlb, hit: true, cost: self.spent });
-            }
-            return Err(fault.unwrap_or(self.denied()));
+        let ContextTarget::Tables { root, levels } = walk.target else { return self.pass_through(slot, spent, d) };
+        if beyond_width(iova, self.cap.guest_width.min(page_shift(levels + 1) as u8)) {
+            return self.fault(slot, FaultReason::BEYOND_WIDTH, spent, d);
         }
-        self.walk.provenance = entry.provenance;
-        self.walk.from = CacheHit::Iotlb;
-        self.grant(Grant { pa, readable, writable, page_bytes, domain: held.domain, pass_through: false })
+        // Step 9.
+        let cost = spent.saturating_add(self.params.timing.iotlb_lookup);
+        let Some(entry) = self.caches.iotlb.lookup(walk.domain, iova, d) else {
+            walk.stage = if self.caches.psc.is_off() { Stage::Table } else { Stage::Psc };
+            (walk.table, walk.level, walk.top) = (root, levels, levels);
+            (walk.readable, walk.writable) = (true, true);
+            walk.spend(cost);
+            return Progress::Lookup { cache: CacheKind::Iotlb, hit: false, cost };
+        };
+        if !request.access.allowed_by(entry.readable, entry.writable) {
+            let reason = entry.fault.unwrap_or(Self::denied(request.access));
+            return self.refuse_cached(slot, reason, cost, d);
+        }
+        let pa = entry.translate(iova);
+        if in_interrupt_range(pa.0) {
+            return self.fault(slot, FaultReason::INTERRUPT_RANGE, cost, d);
+        }
+        let grant = Grant { pa, readable: entry.readable, writable: entry.writable, page_bytes: entry.page_bytes, pass_through: false };
+        let words = &mut self.caches.words;
+        words.hold(entry.provenance);
+        words.release(core::mem::replace(&mut walk.words, entry.provenance));
+        walk.from = CacheHit::Iotlb;
+        self.grant(slot, grant, cost)
     }
 
-    fn check_width(&self, bits: u8) -> Result<(), FaultReason> {
-        if bits < 64 && self.walk.request.iova.0 >> bits != 0 {
-            return Err(FaultReason::BEYOND_WIDTH);
+    /// A cached page denies the access.
+    #[cold]
+    fn refuse_cached(&mut self, slot: usize, reason: FaultReason, cost: u32, d: &mut dyn Decisions) -> Progress {
+        if !ask_bool(d, Question::RewalkDenied) {
+            return self.fault(slot, reason, cost, d);
         }
-        Ok(())
+        let walk = self.walks.at(slot);
+        if let ContextTarget::Tables { root, levels } = walk.target {
+            (walk.table, walk.level, walk.top) = (root, levels, levels);
+        }
+        (walk.readable, walk.writable) = (true, true);
+        walk.stage = Stage::Table;
+        walk.spend(cost);
+        Progress::Lookup { cache: CacheKind::Iotlb, hit: true, cost }
+    }
+
+    /// Step 8.
+    #[cold]
+    fn pass_through(&mut self, slot: usize, spent: u32, d: &mut dyn Decisions) -> Progress {
+        let walk = self.walks.at(slot);
+        if let ContextTarget::Fault(reason) = walk.target {
+            return self.fault(slot, reason, spent, d);
+        }
+        let iova = walk.request.iova;
+        if beyond_width(iova, self.cap.guest_width) {
+            return self.fault(slot, FaultReason::BEYOND_WIDTH, spent, d);
+        }
+        if in_interrupt_range(iova.0) {
+            return self.fault(slot, FaultReason::INTERRUPT_RANGE, spent, d);
+        }
+        let grant = Grant { pa: Pa(iova.0), readable: true, writable: true, page_bytes: PAGE_SIZE, pass_through: true };
+        self.grant(slot, grant, spent)
     }
 
     /// Step 10.
-    pub(crate) fn look_up_psc(&mut self) -> Result<Progress, FaultReason> {
-        self.spent += self.timing.psc_lookup;
-        self.walk.stage = Stage::Table;
-        let domain = self.walk.domain().expect("the outer half ended with a context entry");
+    pub(crate) fn look_up_psc(&mut self, slot: usize, d: &mut dyn Decisions) -> Progress {
+        let walk = self.walks.at(slot);
+        let cost = self.params.timing.psc_lookup;
+        walk.stage = Stage::Table;
         let mut hit = false;
-        if let Some(entry) = self.caches.psc.lookup(domain, self.walk.request.iova, self.walk.top) {
+        if let Some(entry) = self.caches.psc.lookup(walk.domain, walk.request.iova, walk.top) {
             let level = entry.level;
-            let allowed = self.walk.request.access.allowed_by(entry.readable, entry.writable);
-            if !allowed {
-                if !ask_bool(&mut *self.d, Question::RewalkDenied) {
-                    return Err(self.denied());
+            if !walk.request.access.allowed_by(entry.readable, entry.writable) {
+                if !ask_bool(d, Question::RewalkDenied) {
+                    let reason = Self::denied(walk.request.access);
+                    return self.fault(slot, reason, cost, d);
                 }
-            } else if !ask_bool(&mut *self.d, Question::UsePsc { level }) {
-                (self.walk.table, self.walk.level) = (entry.table, level - 1);
-                (self.walk.readable, self.walk.writable) = (entry.readable, entry.writable);
-                self.walk.provenance = entry.provenance;
-                self.walk.from = CacheHit::Psc(level);
+            } else if !ask_bool(d, Question::UsePsc { level }) {
+                (walk.table, walk.level) = (entry.table, level - 1);
+                (walk.readable, walk.writable) = (entry.readable, entry.writable);
+                let words = &mut self.caches.words;
+                words.hold(entry.provenance);
+                words.release(core::mem::replace(&mut walk.words, entry.provenance));
+                walk.from = CacheHit::Psc(level);
                 hit = true;
             }
         }
-        Ok(Progress::Lookup { cache: CacheKind::Psc, hit, cost: self.spent })
+        walk.spend(cost);
+        Progress::Lookup { cache: CacheKind::Psc, hit, cost }
     }
 
     /// Step 11, the request.
-    pub(crate) fn fetch_table(&mut self) -> Progress {
-        let level = self.walk.level;
-        let index = (self.walk.request.iova.0 >> page_shift(level)) % TABLE_ENTRIES;
-        self.fetch(self.walk.table.offset(index * ENTRY_BYTES), FetchKind::Table { level })
+    #[inline]
+    pub(crate) fn fetch_table(&mut self, slot: usize) -> Progress {
+        let walk = self.walks.at(slot);
+        let level = walk.level;
+        let index = (walk.request.iova.0 >> page_shift(level)) % TABLE_ENTRIES;
+        let pa = walk.table.offset(index * ENTRY_BYTES);
+        self.fetch(slot, pa, FetchKind::Table { level }, self.params.timing.table_fetch)
     }
 
     /// Step 11, the answer; then the next request, or step 12.
-    pub(crate) fn consume_table(&mut self, word: u64, level: u8) -> Result<Progress, FaultReason> {
+    #[inline]
+    pub(crate) fn consume_table(&mut self, slot: usize, word: u64, level: u8, d: &mut dyn Decisions) -> Progress {
         let entry = SecondStageEntry::from_bits(word);
+        let walk = self.walks.at(slot);
+        let access = walk.request.access;
         if !entry.read() && !entry.write() {
-            let reason = self.denied();
-            self.cache_refusal(None);
-            return Err(reason);
+            return self.refuse_page(slot, Self::denied(access), None, d);
         }
-        self.walk.readable &= entry.read();
-        self.walk.writable &= entry.write();
-        if !self.walk.request.access.allowed_by(self.walk.readable, self.walk.writable) {
-            return Err(self.denied());
+        walk.readable &= entry.read();
+        walk.writable &= entry.write();
+        if !access.allowed_by(walk.readable, walk.writable) {
+            return self.fault(slot, Self::denied(access), 0, d);
         }
         let leaf = level == 1 || entry.page_size();
         if self.has_reserved_bits(entry, level, leaf) {
-            self.cache_refusal(Some(FaultReason::TABLE_RESERVED));
-            return Err(FaultReason::TABLE_RESERVED);
+            return self.refuse_page(slot, FaultReason::TABLE_RESERVED, Some(FaultReason::TABLE_RESERVED), d);
         }
         let frame = Pfn(entry.frame()).pa();
         if leaf {
-            return self.install_and_grant(frame, level);
+            return self.install_and_grant(slot, frame, level, d);
         }
-        self.install_psc(frame, level);
-        (self.walk.table, self.walk.level) = (frame, level - 1);
-        Ok(self.fetch_table())
+        self.install_psc(slot, frame, level, d);
+        let walk = self.walks.at(slot);
+        (walk.table, walk.level) = (frame, level - 1);
+        self.fetch_table(slot)
     }
 
+    #[inline]
     fn has_reserved_bits(&self, entry: SecondStageEntry, level: u8, leaf: bool) -> bool {
         let frame = Pfn(entry.frame()).pa();
         entry.reserved_62()
@@ -141,66 +168,73 @@ impl Stepper<'_> {
             || (leaf && !frame.is_aligned(1 << page_shift(level)))
     }
 
-    fn install_psc(&mut self, table: Pa, level: u8) {
+    #[inline]
+    fn install_psc(&mut self, slot: usize, table: Pa, level: u8, d: &mut dyn Decisions) {
         if !self.caches.psc.holds(level) {
             return;
         }
+        let walk = self.walks.at(slot);
         let span_bytes = 1 << page_shift(level);
         let entry = PscEntry {
-            domain: self.walk.domain().expect("the outer half ended with a context entry"),
+            domain: walk.domain,
             level,
-            first: Iova(self.walk.request.iova.0 & !(span_bytes - 1)),
+            first: Iova(walk.request.iova.0 & !(span_bytes - 1)),
             span_bytes,
             table,
-            readable: self.walk.readable,
-            writable: self.walk.writable,
-            provenance: self.walk.provenance,
+            readable: walk.readable,
+            writable: walk.writable,
+            provenance: walk.words,
         };
-        self.caches.psc.install(entry, &mut *self.d);
+        self.caches.psc.install(entry, &mut self.caches.words, d);
     }
 
     /// Step 12. A translation that faults here is not cached.
-    fn install_and_grant(&mut self, frame: Pa, level: u8) -> Result<Progress, FaultReason> {
+    #[inline]
+    fn install_and_grant(&mut self, slot: usize, frame: Pa, level: u8, d: &mut dyn Decisions) -> Progress {
+        let walk = self.walks.at(slot);
         let page_bytes = 1 << page_shift(level);
-        let iova = self.walk.request.iova;
+        let iova = walk.request.iova;
         let entry = IotlbEntry {
-            domain: self.walk.domain().expect("the outer half ended with a context entry"),
+            domain: walk.domain,
             page: Iova(iova.0 & !(page_bytes - 1)),
             page_bytes,
             frame,
-            readable: self.walk.readable,
-            writable: self.walk.writable,
+            readable: walk.readable,
+            writable: walk.writable,
             fault: None,
-            provenance: self.walk.provenance,
+            provenance: walk.words,
         };
-        let grant = Grant {
-            pa: entry.translate(iova),
-            readable: entry.readable,
-            writable: entry.writable,
-            page_bytes,
-            domain: entry.domain,
-            pass_through: false,
-        };
-        let done = self.grant(grant)?;
-        self.caches.iotlb.install(entry, &mut *self.d);
-        Ok(done)
+        let pa = entry.translate(iova);
+        if in_interrupt_range(pa.0) {
+            return self.fault(slot, FaultReason::INTERRUPT_RANGE, 0, d);
+        }
+        self.caches.iotlb.install(entry, &mut self.caches.words, d);
+        let grant = Grant { pa, readable: entry.readable, writable: entry.writable, page_bytes, pass_through: false };
+        self.grant(slot, grant, 0)
     }
 
-    /// Under caching mode a not-present or erroneous paging entry may be cached, as a 4 KiB page.
-    fn cache_refusal(&mut self, fault: Option<FaultReason>) {
-        if !self.cap.caching_mode || !ask_bool(&mut *self.d, Question::CacheNotPresent) {
-            return;
+    /// A paging entry is not present or erroneous. Under caching mode that may be cached, as a 4 KiB page.
+    #[cold]
+    fn refuse_page(&mut self, slot: usize, reason: FaultReason, cached: Option<FaultReason>, d: &mut dyn Decisions) -> Progress {
+        if self.cap.caching_mode && ask_bool(d, Question::CacheNotPresent) {
+            let walk = self.walks.at(slot);
+            let entry = IotlbEntry {
+                domain: walk.domain,
+                page: walk.request.iova.page(),
+                page_bytes: PAGE_SIZE,
+                frame: Pa(0),
+                readable: false,
+                writable: false,
+                fault: cached,
+                provenance: walk.words,
+            };
+            self.caches.iotlb.install(entry, &mut self.caches.words, d);
         }
-        let entry = IotlbEntry {
-            domain: self.walk.domain().expect("the outer half ended with a context entry"),
-            page: self.walk.request.iova.page(),
-            page_bytes: PAGE_SIZE,
-            frame: Pa(0),
-            readable: false,
-            writable: false,
-            fault,
-            provenance: self.walk.provenance,
-        };
-        self.caches.iotlb.install(entry, &mut *self.d);
+        self.fault(slot, reason, 0, d)
     }
+}
+
+#[inline]
+pub(crate) const fn beyond_width(iova: Iova, bits: u8) -> bool {
+    bits < 64 && iova.0 >> bits != 0
 }

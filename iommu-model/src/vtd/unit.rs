@@ -4,14 +4,18 @@ use super::capability::Capabilities;
 use super::fault::{EventBlock, Faults};
 use super::queue::{Queue, QueueInput, QueueProgress};
 use super::registers::Plain;
-use super::walk::{Stage, Stepper, WalkView, Walks};
+use super::second_stage::beyond_width;
+use super::walk::{Stage, WALKS_MAX, WalkView, Walks, in_interrupt_range};
 use crate::cache::Caches;
+use crate::cache::context::ContextTarget;
+use crate::cache::iotlb::page_shift;
 use crate::decision::Decisions;
 use crate::inspect::{self, UnitText};
-use crate::request::{Busy, FaultInfo, Fetched, Progress, Request, WalkId};
+use crate::provenance::{Provenance, ProvenanceId};
+use crate::request::{Access, Busy, CacheHit, FaultInfo, Fetched, Progress, Request, Translation, WalkId};
 use crate::spec::vtd::fault::{FaultReason, FaultRecord};
 use crate::spec::vtd::register::CompletionStatus;
-use crate::spec::vtd::root::RootTableAddress;
+use crate::spec::vtd::root::{RootTableAddress, TTM_LEGACY};
 use crate::timing::Params;
 
 /// One remapping unit, from power-on.
@@ -32,6 +36,8 @@ pub struct Unit {
     pub(crate) faults: Faults,
     pub(crate) completion_status: CompletionStatus,
     pub(crate) completion_event: EventBlock,
+    /// Words of the walk that ended last.
+    pub(crate) last_words: ProvenanceId,
 }
 
 impl Unit {
@@ -43,7 +49,7 @@ impl Unit {
     #[must_use]
     pub fn new(cap: Capabilities, params: Params) -> Self {
         cap.assert_valid();
-        assert!((1..=256).contains(&params.walks_max), "1 to 256 walks can be in flight");
+        assert!((1..=WALKS_MAX).contains(&params.walks_max), "1 to 256 walks can be in flight");
         Self {
             plain: Plain::new(),
             root: RootTableAddress::new(),
@@ -54,22 +60,25 @@ impl Unit {
             faults: Faults::new(cap.fault_records),
             completion_status: CompletionStatus::new(),
             completion_event: EventBlock::new(),
+            last_words: ProvenanceId::NONE,
             cap,
             params,
         }
     }
 
-    /// Back to power-on state, keeping the buffers. Ids of walks that were in flight are gone.
+    /// Back to power-on state, keeping the buffers, at a cost that does not grow with what was cached. Ids of walks
+    /// that were in flight are gone.
     pub fn reset(&mut self) {
         self.plain = Plain::new();
         self.root = RootTableAddress::new();
         self.translation_enabled = false;
-        self.caches.clear();
-        self.walks.clear();
+        self.caches.reset();
+        self.walks.reset();
         self.queue = Queue::new();
         self.faults.reset();
         self.completion_status = CompletionStatus::new();
         self.completion_event = EventBlock::new();
+        self.last_words = ProvenanceId::NONE;
     }
 
     /// What the unit can do.
@@ -89,6 +98,7 @@ impl Unit {
     /// # Errors
     ///
     /// [`Busy`] if every walker is taken.
+    #[inline]
     pub fn begin(&mut self, request: Request) -> Result<WalkId, Busy> {
         let merge = self.params.merge_same_page && self.translation_enabled;
         self.walks.begin(request, false, merge).ok_or(Busy)
@@ -110,62 +120,106 @@ impl Unit {
     /// # Panics
     ///
     /// If the walk is not in flight, or an answer is brought that was not asked for.
+    #[inline]
     pub fn advance(&mut self, walk: WalkId, fetched: Option<Fetched>, d: &mut dyn Decisions) -> Progress {
-        if let Some(leader) = self.leader_of(walk) {
-            let cost = self.params.timing.merge;
-            return Progress::Merged { leader, cost };
-        }
-        let state = self.walks.get_mut(walk).expect("the walk is in flight");
-        let mut stepper = Stepper {
-            cap: &self.cap,
-            timing: &self.params.timing,
-            root: self.root,
-            translation_enabled: self.translation_enabled,
-            caches: &mut self.caches,
-            walk: state,
-            d: &mut *d,
-            spent: 0,
-        };
-        let outcome = stepper.step(fetched);
-        let spent = stepper.spent;
-        match outcome {
-            Ok(progress) => {
-                state.cost_total = state.cost_total.saturating_add(spent);
-                if progress.is_end() {
-                    self.walks.end(walk);
-                }
-                progress
+        assert!(self.walks.is_live(walk), "the walk is in flight");
+        let slot = usize::from(walk.slot);
+        let state = self.walks.at(slot);
+        if state.stage == Stage::Merged {
+            let leader = state.leader;
+            if self.walks.is_live(leader) {
+                return Progress::Merged { leader, cost: self.params.timing.merge };
             }
-            Err(reason) => self.fault(walk, reason, spent, d),
         }
+        self.step(slot, fetched, d)
     }
 
-    /// The walk that this one still waits for.
-    fn leader_of(&mut self, walk: WalkId) -> Option<WalkId> {
-        let Stage::Merged(leader) = self.walks.get_mut(walk)?.stage else { return None };
-        self.walks.is_live(leader).then_some(leader)
+    /// A request answered from the caches in one call: what `begin` and two `advance` would say if both look-ups hit
+    /// and nobody did anything in between, at the cost of both. `None`, with nothing changed, if it is not that
+    /// simple: a miss, a refusal, a bypass, a walk to merge with, no free walker. Then `begin` it.
+    #[inline]
+    pub fn translate_cached(&mut self, request: &Request) -> Option<Translation> {
+        let simple = self.translation_enabled && self.root.mode() == TTM_LEGACY && request.pasid.is_none();
+        if !simple || self.walks.would_wait(request, self.params.merge_same_page) {
+            return None;
+        }
+        if request.access == Access::Write && in_interrupt_range(request.iova.0) {
+            return None;
+        }
+        let context_place = self.caches.context.find(request.source)?;
+        let context = *self.caches.context.get(context_place);
+        let ContextTarget::Tables { levels, .. } = context.target else { return None };
+        if beyond_width(request.iova, self.cap.guest_width.min(page_shift(levels + 1) as u8)) {
+            return None;
+        }
+        let place = self.caches.iotlb.find_one(context.domain, request.iova)?;
+        let entry = self.caches.iotlb.get(place);
+        let pa = entry.translate(request.iova);
+        if !request.access.allowed_by(entry.readable, entry.writable) || in_interrupt_range(pa.0) {
+            return None;
+        }
+        let cost = self.params.timing.iotlb_lookup;
+        let translation = Translation {
+            pa,
+            readable: entry.readable,
+            writable: entry.writable,
+            page_bytes: entry.page_bytes,
+            domain: context.domain,
+            pass_through: false,
+            cost,
+            cost_total: cost.saturating_add(self.params.timing.context_lookup),
+            fetches: 0,
+            from: CacheHit::Iotlb,
+        };
+        let words = entry.provenance;
+        if words != self.last_words {
+            self.caches.words.hold(words);
+            self.caches.words.release(core::mem::replace(&mut self.last_words, words));
+        }
+        self.caches.context.touch(context_place);
+        self.caches.iotlb.touch(place);
+        Some(translation)
     }
 
-    fn fault(&mut self, walk: WalkId, reason: FaultReason, spent: u32, d: &mut dyn Decisions) -> Progress {
-        let state = self.walks.get_mut(walk).expect("the walk is in flight");
-        let (request, fault_disable, prefetch) = (state.request, state.fault_disable, state.prefetch);
-        self.walks.end(walk);
+    /// Ends the walk with a fault. `spent` is the cost of the step before it failed.
+    #[cold]
+    pub(crate) fn fault(&mut self, slot: usize, reason: FaultReason, spent: u32, d: &mut dyn Decisions) -> Progress {
+        let walk = self.walks.at(slot);
+        let (request, fault_disable, prefetch) = (walk.request, walk.fault_disable, walk.prefetch);
+        let words = core::mem::replace(&mut self.last_words, walk.words);
+        self.caches.words.release(words);
+        self.walks.free(slot);
         let record = if prefetch { super::fault::Recorded::default() } else { self.faults.record(reason, &request, fault_disable, d) };
         Progress::Fault(FaultInfo {
             reason,
             source: request.source,
             iova: request.iova,
             access: request.access,
-            pasid: request.pasid,
             recorded: record.recorded,
             interrupt: record.message,
             cost: spent.saturating_add(self.params.timing.fault),
         })
     }
 
+    /// The words of the walk that ended last, by translation or fault, outermost first. It stays until the next one
+    /// ends, whatever happens to the caches; a walk that needed no table, or was given up, leaves none.
+    #[must_use]
+    pub fn last_provenance(&self) -> Provenance {
+        self.caches.words.read(self.last_words)
+    }
+
+    /// The words that a walk in flight holds by now, outermost first.
+    #[must_use]
+    pub fn provenance(&self, walk: WalkId) -> Option<Provenance> {
+        self.walks.words_of(walk).map(|words| self.caches.words.read(words))
+    }
+
     /// Gives a walk up, without a trace. Returns whether it was in flight.
     pub fn cancel(&mut self, walk: WalkId) -> bool {
-        self.walks.end(walk)
+        let Some(words) = self.walks.words_of(walk) else { return false };
+        self.caches.words.release(words);
+        self.walks.free(usize::from(walk.slot));
+        true
     }
 
     /// Walks in flight, by walker.

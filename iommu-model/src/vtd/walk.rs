@@ -1,17 +1,14 @@
 //! The state of walks in flight, and the step that each call of `advance` takes.
 
-use super::capability::Capabilities;
+use super::unit::Unit;
 use crate::addr::{Bdf, DomainId, Iova, Pa};
-use crate::cache::Caches;
 use crate::cache::context::ContextTarget;
 use crate::cache::iotlb::page_shift;
 use crate::decision::Decisions;
-use crate::provenance::{Provenance, Source};
+use crate::provenance::{ProvenanceId, Words};
 use crate::request::{Access, CacheHit, FetchKind, Fetched, Progress, Request, Translation, WalkId};
 use crate::spec::vtd::fault::FaultReason;
 use crate::spec::vtd::register::{INTERRUPT_RANGE_FIRST, INTERRUPT_RANGE_LAST};
-use crate::spec::vtd::root::RootTableAddress;
-use crate::timing::Timing;
 
 /// Where a walk stands; the next call of `advance` does this.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -19,7 +16,7 @@ pub(crate) enum Stage {
     /// Checks that need no table, then the context-cache look-up.
     Begin,
     /// Nothing until the leader has ended.
-    Merged(WalkId),
+    Merged,
     /// Fetch of the root entry.
     Root,
     /// Fetch of the context entry.
@@ -32,108 +29,145 @@ pub(crate) enum Stage {
     Table,
 }
 
-/// What a walk took from the context entry.
+/// What answer is still to come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct HeldContext {
-    pub(crate) domain: DomainId,
-    pub(crate) target: ContextTarget,
-}
-
-/// An outstanding fetch.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Pending {
-    pub(crate) pa: Pa,
-    pub(crate) kind: FetchKind,
+pub(crate) enum Outstanding {
+    None,
+    /// To the fetch of what the stage says, at [`Walk::pending_pa`].
+    Wanted,
+    /// To a fetch that a restart dropped.
+    Dropped,
 }
 
 /// One walk.
 #[derive(Clone, Debug)]
+#[repr(align(64))]
 pub(crate) struct Walk {
-    live: bool,
     pub(crate) request: Request,
+    pub(crate) stage: Stage,
+    pub(crate) outstanding: Outstanding,
     /// A prefetch never records a fault.
     pub(crate) prefetch: bool,
-    pub(crate) stage: Stage,
-    pub(crate) pending: Option<Pending>,
-    /// A restart dropped a fetch whose answer is still to come.
-    pub(crate) discard: bool,
     pub(crate) fault_disable: bool,
-    pub(crate) context: Option<HeldContext>,
-    /// Table of the next entry.
-    pub(crate) table: Pa,
+    /// A context entry is held: `domain` and `target` count.
+    pub(crate) has_context: bool,
+    pub(crate) from: CacheHit,
+    pub(crate) readable: bool,
+    pub(crate) writable: bool,
     /// Level of the next entry.
     pub(crate) level: u8,
     /// Level of the top table.
     pub(crate) top: u8,
-    pub(crate) readable: bool,
-    pub(crate) writable: bool,
-    pub(crate) from: CacheHit,
-    pub(crate) provenance: Provenance,
+    pub(crate) domain: DomainId,
+    pub(crate) words: ProvenanceId,
+    pub(crate) target: ContextTarget,
+    pub(crate) pending_pa: Pa,
+    /// Table of the next entry.
+    pub(crate) table: Pa,
+    /// The walk it waits for, while `stage` says so.
+    pub(crate) leader: WalkId,
     pub(crate) cost_total: u32,
     pub(crate) fetches: u32,
+    /// Odd while the walker is taken.
+    generation: u32,
 }
 
 impl Walk {
     /// A walker that nobody uses.
     fn idle() -> Self {
         Self {
-            live: false,
             request: Request { source: Bdf(0), iova: Iova(0), access: Access::Read, pasid: None },
-            prefetch: false,
             stage: Stage::Begin,
-            pending: None,
-            discard: false,
+            outstanding: Outstanding::None,
+            prefetch: false,
             fault_disable: false,
-            context: None,
-            table: Pa(0),
-            level: 0,
-            top: 0,
+            has_context: false,
+            from: CacheHit::None,
             readable: true,
             writable: true,
-            from: CacheHit::None,
-            provenance: Provenance::new(),
+            level: 0,
+            top: 0,
+            domain: DomainId(0),
+            words: ProvenanceId::NONE,
+            target: ContextTarget::PassThrough,
+            pending_pa: Pa(0),
+            table: Pa(0),
+            leader: WalkId { slot: 0, generation: 0 },
             cost_total: 0,
             fetches: 0,
+            generation: 0,
         }
     }
 
     /// Takes the walker for a request.
-    fn start(&mut self, request: Request, prefetch: bool, stage: Stage) {
-        self.restart();
-        self.live = true;
-        (self.request, self.prefetch, self.stage) = (request, prefetch, stage);
-        self.discard = false;
+    #[inline]
+    fn start(&mut self, request: Request, prefetch: bool) {
+        self.request = request;
+        self.stage = Stage::Begin;
+        self.outstanding = Outstanding::None;
+        self.prefetch = prefetch;
+        self.fault_disable = false;
+        self.has_context = false;
+        self.from = CacheHit::None;
+        self.words = ProvenanceId::NONE;
         self.cost_total = 0;
         self.fetches = 0;
     }
 
     /// Back to the beginning, without any word read so far.
-    fn restart(&mut self) {
-        self.discard |= self.pending.take().is_some();
+    fn restart(&mut self, words: &mut Words) {
+        if self.is_pending() {
+            self.outstanding = Outstanding::Dropped;
+        }
         self.stage = Stage::Begin;
         self.fault_disable = false;
-        self.context = None;
+        self.has_context = false;
         self.from = CacheHit::None;
-        self.provenance.clear();
+        words.release(core::mem::replace(&mut self.words, ProvenanceId::NONE));
     }
 
-    fn awaits(&self, kind: FetchKind) -> bool {
-        self.pending.is_some_and(|p| p.kind == kind)
+    /// Adds the cost of a step and returns it.
+    #[inline]
+    pub(crate) fn spend(&mut self, cost: u32) -> u32 {
+        self.cost_total = self.cost_total.saturating_add(cost);
+        cost
+    }
+
+    pub(crate) fn is_pending(&self) -> bool {
+        self.outstanding == Outstanding::Wanted
+    }
+
+    /// What the outstanding fetch reads.
+    pub(crate) fn awaited_kind(&self) -> Option<FetchKind> {
+        self.is_pending().then(|| self.kind())
+    }
+
+    /// What the present stage fetches.
+    fn kind(&self) -> FetchKind {
+        match self.stage {
+            Stage::Root => FetchKind::Root,
+            Stage::Context => FetchKind::Context,
+            _ => FetchKind::Table { level: self.level },
+        }
+    }
+
+    fn awaits_context(&self) -> bool {
+        self.is_pending() && self.stage == Stage::Context
     }
 
     /// Whether any word was read or is awaited.
     pub(crate) fn holds_anything(&self) -> bool {
-        self.pending.is_some() || !self.provenance.is_empty()
+        self.is_pending() || self.words.is_some()
     }
 
     /// Whether a context entry of `domain` is held, or one that may be is awaited.
     pub(crate) fn may_hold_context_of(&self, domain: DomainId) -> bool {
-        self.awaits(FetchKind::Context) || self.domain() == Some(domain)
+        self.awaits_context() || self.domain() == Some(domain)
     }
 
     /// Whether a context entry is held or awaited.
     pub(crate) fn touches_context(&self) -> bool {
-        self.awaits(FetchKind::Context) || self.context.is_some()
+        self.awaits_context() || self.has_context
     }
 
     /// Whether a paging entry is held or awaited.
@@ -142,7 +176,7 @@ impl Walk {
     }
 
     pub(crate) fn domain(&self) -> Option<DomainId> {
-        self.context.map(|context| context.domain)
+        self.has_context.then_some(self.domain)
     }
 
     /// First address and span of what the innermost held non-leaf entry leads to.
@@ -152,7 +186,7 @@ impl Walk {
 
     /// Level, first address and span of the awaited paging entry.
     pub(crate) fn awaited(&self) -> Option<(u8, Iova, u64)> {
-        if !self.touches_tables() || self.pending.is_none() {
+        if !self.touches_tables() || !self.is_pending() {
             return None;
         }
         let (first, span) = self.span(self.level);
@@ -182,91 +216,112 @@ pub struct WalkView {
     pub prefetch: bool,
 }
 
+/// Most walkers of a unit.
+pub(crate) const WALKS_MAX: u16 = 256;
+
 /// All walkers of a unit.
 #[derive(Clone, Debug)]
 pub(crate) struct Walks {
-    slots: Vec<Slot>,
-    live: usize,
-}
-
-#[derive(Clone, Debug)]
-struct Slot {
-    generation: u32,
-    walk: Walk,
+    slots: Vec<Walk>,
+    /// Which walkers are taken, a bit each.
+    live: [u64; WALKS_MAX as usize / 64],
+    nr_live: u16,
 }
 
 impl Walks {
     pub(crate) fn new(walks_max: u16) -> Self {
-        let slot = Slot { generation: 0, walk: Walk::idle() };
-        Self { slots: vec![slot; usize::from(walks_max)], live: 0 }
+        Self { slots: vec![Walk::idle(); usize::from(walks_max)], live: [0; WALKS_MAX as usize / 64], nr_live: 0 }
     }
 
-    /// Drops every walk; old ids stay invalid.
-    pub(crate) fn clear(&mut self) {
-        for slot in &mut self.slots {
-            if core::mem::take(&mut slot.walk.live) {
-                slot.generation = slot.generation.wrapping_add(1);
+    /// Drops every walk; old ids stay invalid. The caller forgets their words.
+    pub(crate) fn reset(&mut self) {
+        for group in 0..self.live.len() {
+            while self.live[group] != 0 {
+                let slot = group * 64 + self.live[group].trailing_zeros() as usize;
+                self.free(slot);
             }
         }
-        self.live = 0;
     }
 
-    /// Takes a free walker.
+    /// Takes a free walker, the lowest one.
+    #[inline]
     pub(crate) fn begin(&mut self, request: Request, prefetch: bool, merge: bool) -> Option<WalkId> {
-        if self.live == self.slots.len() {
-            return None;
+        let leader = if merge && self.nr_live != 0 { self.leader_of(request) } else { None };
+        let (group, bit) = self.live.iter().enumerate().find_map(|(group, live)| {
+            let bit = live.trailing_ones();
+            (bit < u64::BITS).then_some((group, bit))
+        })?;
+        let slot = group * 64 + bit as usize;
+        let walk = self.slots.get_mut(slot)?;
+        walk.start(request, prefetch);
+        walk.generation = walk.generation.wrapping_add(1);
+        if let Some(leader) = leader {
+            walk.stage = Stage::Merged;
+            walk.leader = leader;
         }
-        let stage = match self.leader_of(request) {
-            Some(leader) if merge => Stage::Merged(leader),
-            _ => Stage::Begin,
-        };
-        let slot = self.slots.iter().position(|slot| !slot.walk.live)?;
-        self.slots[slot].walk.start(request, prefetch, stage);
-        self.live += 1;
-        Some(WalkId { slot: slot as u16, generation: self.slots[slot].generation })
+        let id = WalkId { slot: slot as u16, generation: walk.generation };
+        self.live[group] |= 1 << bit;
+        self.nr_live += 1;
+        Some(id)
+    }
+
+    /// Whether a request would find no walker, or one that it had to wait for.
+    #[inline]
+    pub(crate) fn would_wait(&self, request: &Request, merge: bool) -> bool {
+        self.nr_live != 0 && (usize::from(self.nr_live) == self.slots.len() || (merge && self.leader_of(*request).is_some()))
     }
 
     fn leader_of(&self, request: Request) -> Option<WalkId> {
-        if self.live == 0 {
-            return None;
-        }
         self.iter().find_map(|(id, walk)| {
-            let same_page = walk.request.source == request.source
-                && walk.request.pasid == request.pasid
-                && walk.request.iova.page() == request.iova.page();
-            (same_page && !matches!(walk.stage, Stage::Merged(_))).then_some(id)
+            let same_page = walk.request.iova.page() == request.iova.page()
+                && walk.request.source == request.source
+                && walk.request.pasid == request.pasid;
+            (same_page && walk.stage != Stage::Merged).then_some(id)
         })
     }
 
+    #[inline]
     pub(crate) fn is_live(&self, id: WalkId) -> bool {
-        self.slots.get(usize::from(id.slot)).is_some_and(|s| s.generation == id.generation && s.walk.live)
+        // Ids are given out with odd generations only.
+        self.slots.get(usize::from(id.slot)).is_some_and(|walk| walk.generation == id.generation)
     }
 
-    pub(crate) fn get_mut(&mut self, id: WalkId) -> Option<&mut Walk> {
-        let slot = self.slots.get_mut(usize::from(id.slot))?;
-        (slot.walk.live && slot.generation == id.generation).then_some(&mut slot.walk)
+    /// The words that a walk holds, if it is in flight.
+    pub(crate) fn words_of(&self, id: WalkId) -> Option<ProvenanceId> {
+        self.is_live(id).then(|| self.slots[usize::from(id.slot)].words)
     }
 
-    /// Frees the walker. Returns whether the id was live.
-    pub(crate) fn end(&mut self, id: WalkId) -> bool {
-        if !self.is_live(id) {
-            return false;
-        }
-        let slot = &mut self.slots[usize::from(id.slot)];
-        slot.walk.live = false;
-        slot.generation = slot.generation.wrapping_add(1);
-        self.live -= 1;
-        true
+    /// The walk in a taken slot.
+    #[inline]
+    pub(crate) fn at(&mut self, slot: usize) -> &mut Walk {
+        &mut self.slots[slot]
+    }
+
+    /// Frees the walker; its words are the caller's.
+    #[inline]
+    pub(crate) fn free(&mut self, slot: usize) {
+        let walk = &mut self.slots[slot];
+        walk.generation = walk.generation.wrapping_add(1);
+        self.live[slot / 64] &= !(1 << (slot % 64));
+        self.nr_live -= 1;
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.live
+        usize::from(self.nr_live)
     }
 
     fn iter(&self) -> impl Iterator<Item = (WalkId, &Walk)> {
-        self.slots.iter().enumerate().filter_map(|(slot, s)| {
-            let id = WalkId { slot: slot as u16, generation: s.generation };
-            s.walk.live.then_some((id, &s.walk))
+        self.live.iter().enumerate().flat_map(move |(group, &live)| {
+            let mut left = live;
+            core::iter::from_fn(move || {
+                let bit = left.trailing_zeros();
+                left &= left.wrapping_sub(1);
+                (bit < u64::BITS).then_some(group * 64 + bit as usize)
+            })
+            .map(|slot| {
+                let walk = &self.slots[slot];
+                (WalkId { slot: slot as u16, generation: walk.generation }, walk)
+            })
         })
     }
 
@@ -275,24 +330,21 @@ impl Walks {
             id,
             request: walk.request,
             domain: walk.domain(),
-            fetch: walk.pending.map(|p| (p.pa, p.kind)),
-            leader: match walk.stage {
-                Stage::Merged(leader) => Some(leader),
-                _ => None,
-            },
+            fetch: walk.awaited_kind().map(|kind| (walk.pending_pa, kind)),
+            leader: (walk.stage == Stage::Merged).then_some(walk.leader),
             prefetch: walk.prefetch,
         })
     }
 
     /// Restarts the walks for which `covered` holds; returns how many.
-    pub(crate) fn restart(&mut self, covered: impl Fn(&Walk) -> bool) -> u32 {
-        if self.live == 0 {
+    pub(crate) fn restart(&mut self, words: &mut Words, covered: impl Fn(&Walk) -> bool) -> u32 {
+        if self.nr_live == 0 {
             return 0;
         }
         let mut restarted = 0;
-        for walk in self.slots.iter_mut().map(|slot| &mut slot.walk).filter(|walk| walk.live) {
+        for walk in self.slots.iter_mut().filter(|walk| walk.generation % 2 != 0) {
             if walk.holds_anything() && covered(walk) {
-                walk.restart();
+                walk.restart(words);
                 restarted += 1;
             }
         }
@@ -300,130 +352,142 @@ impl Walks {
     }
 }
 
-/// Everything one step of a walk may touch.
-pub(crate) struct Stepper<'a> {
-    pub(crate) cap: &'a Capabilities,
-    pub(crate) timing: &'a Timing,
-    pub(crate) root: RootTableAddress,
-    pub(crate) translation_enabled: bool,
-    pub(crate) caches: &'a mut Caches,
-    pub(crate) walk: &'a mut Walk,
-    pub(crate) d: &'a mut dyn Decisions,
-    /// Cycles of this step so far.
-    pub(crate) spent: u32,
-}
-
-impl Stepper<'_> {
-    /// One look-up, or one fetched word.
-    pub(crate) fn step(&mut self, fetched: Option<Fetched>) -> Result<Progress, FaultReason> {
-        match (fetched, self.walk.pending) {
-            // The answer belongs to what a restart threw away.
-            _ if self.walk.discard => self.walk.discard = false,
-            (Some(answer), Some(pending)) => {
-                self.walk.pending = None;
-                return self.consume(pending, answer);
+impl Unit {
+    /// One look-up, or one fetched word, of the walk in a taken slot.
+    #[inline]
+    pub(crate) fn step(&mut self, slot: usize, fetched: Option<Fetched>, d: &mut dyn Decisions) -> Progress {
+        let walk = self.walks.at(slot);
+        match walk.outstanding {
+            Outstanding::None => assert!(fetched.is_none(), "an answer without a fetch"),
+            Outstanding::Wanted => {
+                return match fetched {
+                    Some(answer) => self.consume(slot, answer, d),
+                    None => self.ask_again(slot),
+                };
             }
-            (None, Some(pending)) => return Ok(self.announce(pending)),
-            (Some(_), None) => panic!("an answer without a fetch"),
-            (None, None) => {}
+            // The answer belongs to what a restart threw away.
+            Outstanding::Dropped => walk.outstanding = Outstanding::None,
         }
-        match self.walk.stage {
-            Stage::Begin | Stage::Merged(_) => self.begin(),
-            Stage::Root | Stage::Context => Ok(self.fetch_root()),
-            Stage::Iotlb => self.look_up_iotlb(),
-            Stage::Psc => self.look_up_psc(),
-            Stage::Table => Ok(self.fetch_table()),
+        match walk.stage {
+            Stage::Begin | Stage::Merged => self.begin_walk(slot, d),
+            Stage::Iotlb => self.look_up_iotlb(slot, 0, d),
+            Stage::Psc => self.look_up_psc(slot, d),
+            Stage::Table => self.fetch_table(slot),
+            Stage::Root | Stage::Context => self.fetch_root(slot),
         }
     }
 
-    fn consume(&mut self, pending: Pending, answer: Fetched) -> Result<Progress, FaultReason> {
-        let words = match (answer, pending.kind) {
-            (Fetched::Words(words), _) => words,
-            (Fetched::NoMemory, FetchKind::Root) => return Err(FaultReason::ROOT_FETCH),
-            (Fetched::NoMemory, FetchKind::Context) => return Err(FaultReason::CONTEXT_FETCH),
-            (Fetched::NoMemory, FetchKind::Table { .. }) => return Err(FaultReason::TABLE_FETCH),
+    #[inline]
+    fn consume(&mut self, slot: usize, answer: Fetched, d: &mut dyn Decisions) -> Progress {
+        let walk = self.walks.at(slot);
+        walk.outstanding = Outstanding::None;
+        let pa = walk.pending_pa;
+        let Fetched::Words([low, high]) = answer else { return self.refuse_fetch(slot, d) };
+        let words = &mut self.caches.words;
+        match walk.stage {
+            Stage::Root => {
+                walk.words = words.push_wide(walk.words, pa, [low, high], FetchKind::Root);
+                self.consume_root(slot, wide([low, high]), d)
+            }
+            Stage::Context => {
+                walk.words = words.push_wide(walk.words, pa, [low, high], FetchKind::Context);
+                self.consume_context(slot, wide([low, high]), d)
+            }
+            _ => {
+                let level = walk.level;
+                walk.words = words.push(walk.words, pa, low, FetchKind::Table { level });
+                self.consume_table(slot, low, level, d)
+            }
+        }
+    }
+
+    /// There is no memory where the walk wanted to read.
+    #[cold]
+    fn refuse_fetch(&mut self, slot: usize, d: &mut dyn Decisions) -> Progress {
+        let reason = match self.walks.at(slot).stage {
+            Stage::Root => FaultReason::ROOT_FETCH,
+            Stage::Context => FaultReason::CONTEXT_FETCH,
+            _ => FaultReason::TABLE_FETCH,
         };
-        let kind = pending.kind;
-        self.walk.provenance.push(Source { pa: pending.pa, value: words[0], kind });
-        if fetch_bytes(kind) == 16 {
-            self.walk.provenance.push(Source { pa: pending.pa.offset(8), value: words[1], kind });
-        }
-        let wide = u128::from(words[0]) | (u128::from(words[1]) << 64);
-        match kind {
-            FetchKind::Root => self.consume_root(wide),
-            FetchKind::Context => self.consume_context(wide),
-            FetchKind::Table { level } => self.consume_table(words[0], level),
-        }
+        self.fault(slot, reason, 0, d)
     }
 
-    /// Issues a fetch.
-    pub(crate) fn fetch(&mut self, pa: Pa, kind: FetchKind) -> Progress {
-        let pending = Pending { pa, kind };
-        self.walk.pending = Some(pending);
-        self.walk.fetches = self.walk.fetches.saturating_add(1);
-        self.spent += match kind {
-            FetchKind::Root => self.timing.root_fetch,
-            FetchKind::Context => self.timing.context_fetch,
-            FetchKind::Table { .. } => self.timing.table_fetch,
-        };
-        self.announce(pending)
+    /// Issues the fetch of what the stage says.
+    #[inline]
+    pub(crate) fn fetch(&mut self, slot: usize, pa: Pa, kind: FetchKind, cost: u32) -> Progress {
+        let walk = self.walks.at(slot);
+        walk.outstanding = Outstanding::Wanted;
+        walk.pending_pa = pa;
+        walk.fetches = walk.fetches.saturating_add(1);
+        walk.spend(cost);
+        Progress::Fetch { pa, bytes: kind.bytes(), kind, cost }
     }
 
-    fn announce(&self, pending: Pending) -> Progress {
-        Progress::Fetch { pa: pending.pa, bytes: fetch_bytes(pending.kind), kind: pending.kind, cost: self.spent }
+    /// Asks again for what is outstanding.
+    #[cold]
+    fn ask_again(&mut self, slot: usize) -> Progress {
+        let walk = self.walks.at(slot);
+        let kind = walk.kind();
+        Progress::Fetch { pa: walk.pending_pa, bytes: kind.bytes(), kind, cost: 0 }
     }
 
-    /// Ends the walk with a translation, unless its output is in the interrupt range.
-    pub(crate) fn grant(&mut self, grant: Grant) -> Result<Progress, FaultReason> {
-        if in_interrupt_range(grant.pa.0) {
-            return Err(FaultReason::INTERRUPT_RANGE);
-        }
-        Ok(Progress::Done(Translation {
+    /// Ends the walk with a translation. The output is known not to be in the interrupt range.
+    #[inline]
+    pub(crate) fn grant(&mut self, slot: usize, grant: Grant, cost: u32) -> Progress {
+        let walk = self.walks.at(slot);
+        walk.spend(cost);
+        let translation = Translation {
             pa: grant.pa,
             readable: grant.readable,
             writable: grant.writable,
             page_bytes: grant.page_bytes,
-            domain: grant.domain,
+            domain: walk.domain,
             pass_through: grant.pass_through,
-            cost: self.spent,
-            cost_total: self.walk.cost_total.saturating_add(self.spent),
-            fetches: self.walk.fetches,
-            from: self.walk.from,
-            provenance: self.walk.provenance,
-        }))
+            cost,
+            cost_total: walk.cost_total,
+            fetches: walk.fetches,
+            from: walk.from,
+        };
+        let words = core::mem::replace(&mut self.last_words, walk.words);
+        self.caches.words.release(words);
+        self.walks.free(slot);
+        Progress::Done(translation)
+    }
+
+    /// Ends the walk with something that came from no table.
+    #[inline]
+    pub(crate) fn pass(&mut self, slot: usize) -> u32 {
+        let words = core::mem::replace(&mut self.last_words, ProvenanceId::NONE);
+        self.caches.words.release(words);
+        self.walks.free(slot);
+        self.params.timing.bypass
     }
 
     /// The reason for a refused access.
-    pub(crate) fn denied(&self) -> FaultReason {
-        match self.walk.request.access {
+    pub(crate) const fn denied(access: Access) -> FaultReason {
+        match access {
             Access::Read => FaultReason::NO_READ,
             Access::Write => FaultReason::NO_WRITE,
         }
     }
-
-    pub(crate) fn source(&self) -> Bdf {
-        self.walk.request.source
-    }
 }
 
 /// What a finished walk grants.
+#[derive(Clone, Copy)]
 pub(crate) struct Grant {
     pub(crate) pa: Pa,
     pub(crate) readable: bool,
     pub(crate) writable: bool,
     pub(crate) page_bytes: u64,
-    pub(crate) domain: DomainId,
     pub(crate) pass_through: bool,
 }
 
-const fn fetch_bytes(kind: FetchKind) -> u8 {
-    match kind {
-        FetchKind::Root | FetchKind::Context => 16,
-        FetchKind::Table { .. } => 8,
-    }
+const fn wide(words: [u64; 2]) -> u128 {
+    words[0] as u128 | (words[1] as u128) << 64
 }
 
 /// Whether an address is in 0xFEEx_xxxx.
+#[inline]
 pub(crate) const fn in_interrupt_range(address: u64) -> bool {
     address >= INTERRUPT_RANGE_FIRST && address <= INTERRUPT_RANGE_LAST
 }

@@ -41,7 +41,7 @@ fn a_stale_context_entry_survives_until_a_context_invalidation() {
 fn a_stale_paging_structure_entry_survives_a_leaf_only_invalidation() {
     let (mut bench, _) = Bench::mapped();
     let ended = bench.read(IOVA);
-    let level_2 = ended.translation().provenance[6].pa;
+    let level_2 = ended.provenance[6].pa;
     let other_table = bench.tables.frame();
     bench.memory.write(level_2, pointer(other_table).into_bits());
     bench.memory.write(other_table.offset(3 * 8), leaf(OTHER_PAGE, 12).into_bits());
@@ -160,7 +160,7 @@ fn a_cached_pointer_may_be_ignored_and_the_walk_starts_at_the_top() {
 #[test]
 fn an_old_small_page_and_a_new_superpage_stand_side_by_side() {
     let (mut bench, _) = Bench::mapped();
-    let level_2 = bench.read(IOVA).translation().provenance[6].pa;
+    let level_2 = bench.read(IOVA).provenance[6].pa;
     bench.memory.write(level_2, leaf(Pa(0x20_0000), 21).into_bits());
     bench.invalidate(&[commands::iotlb_pages(DOMAIN, IOVA.offset(4096), 0, false)]);
     assert_eq!(bench.read(IOVA.offset(4096)).translation().page_bytes, 2 << 20);
@@ -298,11 +298,11 @@ fn provenance_tells_a_stale_entry_from_a_fresh_one() {
     bench.read(IOVA);
     let stale = |bench: &Bench| {
         let entries = bench.unit.caches().iotlb();
-        entries.flat_map(|e| e.provenance.iter()).filter(|s| bench.memory.read(s.pa) != s.value).count()
+        entries.flat_map(|e| bench.unit.caches().provenance(e.provenance)).filter(|s| bench.memory.read(s.pa) != s.value).count()
     };
     assert_eq!(stale(&bench), 0);
     bench.memory.write(slot, leaf(OTHER_PAGE, 12).into_bits());
     assert_eq!(stale(&bench), 1);
-    let kinds: Vec<_> = bench.unit.caches().psc().map(|e| e.provenance.last().map(|s| s.kind)).collect();
+    let kinds: Vec<_> = bench.unit.caches().psc().map(|e| bench.unit.caches().provenance(e.provenance).last().map(|s| s.kind)).collect();
     assert_eq!(kinds, [2, 3, 4].map(|level| Some(FetchKind::Table { level })));
 }

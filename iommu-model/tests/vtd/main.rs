@@ -8,5 +8,6 @@ mod inspect;
 mod queue;
 mod races;
 mod registers;
+mod shortcut;
 mod support;
 mod walks;

@@ -25,7 +25,7 @@ fn race_1_a_walk_goes_on_into_a_freed_table_unless_it_was_invalidated_first() {
         let (mut bench, slot) = Bench::mapped();
         let walk = bench.begin(IOVA, Access::Read);
         let (pa, bytes) = bench.run_to_fetch(walk, LEVEL_1);
-        let level_2 = bench.unit.caches().psc().next().expect("it was just read").provenance[6].pa;
+        let level_2 = bench.unit.provenance(walk).expect("it is in flight")[6].pa;
         bench.memory.write(level_2, 0);
         if invalidated {
             bench.invalidate(&[commands::iotlb_pages(DOMAIN, IOVA, 0, false)]);
@@ -45,7 +45,7 @@ fn race_1_a_walk_goes_on_into_a_freed_table_unless_it_was_invalidated_first() {
 #[test]
 fn race_2_an_old_cached_pointer_leads_past_the_new_table() {
     let (mut bench, slot) = Bench::mapped();
-    let level_2 = bench.read(IOVA).translation().provenance[6].pa;
+    let level_2 = bench.read(IOVA).provenance[6].pa;
     let new_table = bench.tables.frame();
     bench.memory.write(new_table.offset(4 * 8), leaf(OTHER_PAGE, 12).into_bits());
     bench.memory.write(level_2, pointer(new_table).into_bits());
@@ -190,7 +190,7 @@ fn race_10_a_reused_domain_id_serves_the_previous_owners_translations() {
 fn race_15_a_leaf_only_hint_after_a_pointer_changed_leaves_the_old_pointer() {
     for (leaf_only, expected) in [(true, PAGE), (false, OTHER_PAGE)] {
         let (mut bench, _) = Bench::mapped();
-        let level_2 = bench.read(IOVA).translation().provenance[6].pa;
+        let level_2 = bench.read(IOVA).provenance[6].pa;
         let new_table = bench.tables.frame();
         bench.memory.write(new_table.offset(3 * 8), leaf(OTHER_PAGE, 12).into_bits());
         bench.memory.write(level_2, pointer(new_table).into_bits());
@@ -207,7 +207,7 @@ fn race_15_a_walk_in_flight_keeps_its_pointer_under_a_leaf_only_hint() {
         let neighbour = IOVA.offset(4096);
         let walk = bench.begin(IOVA, Access::Read);
         let (pa, bytes) = bench.run_to_fetch(walk, LEVEL_1);
-        let level_2 = bench.unit.caches().psc().next().expect("it was just read").provenance[6].pa;
+        let level_2 = bench.unit.provenance(walk).expect("it is in flight")[6].pa;
         let new_table = bench.tables.frame();
         bench.memory.write(new_table.offset(3 * 8), leaf(OTHER_PAGE, 12).into_bits());
         bench.memory.write(level_2, pointer(new_table).into_bits());
@@ -216,7 +216,7 @@ fn race_15_a_walk_in_flight_keeps_its_pointer_under_a_leaf_only_hint() {
         let answer = bench.memory.fetch(pa, bytes);
         let translation = match bench.unit.advance(walk, Some(answer), &mut Plain) {
             Progress::Done(translation) => translation,
-            _ => bench.finish(walk).translation().clone(),
+            _ => *bench.finish(walk).translation(),
         };
         assert_eq!(translation.pa, expected);
     }

@@ -3,6 +3,7 @@
 //! An oracle reads events and shadow state, changes nothing, and never trusts the bookkeeping of the code under test.
 
 use crate::device::Fabric;
+use crate::engine::ActorId;
 use crate::memory::Memory;
 use crate::trace::{Event, EventKind, TraceHash};
 
@@ -17,6 +18,8 @@ pub struct Finding {
     pub details: Vec<String>,
     /// Step at which it was seen.
     pub step: u64,
+    /// The actor whose step it was.
+    pub actor: ActorId,
 }
 
 /// What an oracle may look at: the machine as it is after the event.

@@ -3,8 +3,8 @@
 use super::{Memory, Tables};
 use iommu_model::spec::vtd::register::{GlobalCommand, QueueAddress, QueueIndex};
 use iommu_model::{
-    Access, Bdf, Capabilities, Decisions, DomainId, FaultInfo, FetchKind, Iova, Pa, Params, Pfn, Plain, Progress, Question, QueueInput,
-    QueueProgress, Register, RegisterEffect, Request, Translation, Unit, WalkId,
+    Access, Bdf, Capabilities, Decisions, DomainId, FaultInfo, FetchKind, Iova, Pa, Params, Pfn, Plain, Progress, Provenance, Question,
+    QueueInput, QueueProgress, Register, RegisterEffect, Request, Translation, Unit, WalkId,
 };
 
 /// Answers one kind of question with a fixed number, all others with 0, and counts what it was asked.
@@ -34,6 +34,7 @@ impl<P: Fn(Question) -> bool> Decisions for Scripted<P> {
 pub(crate) struct Ended {
     pub(crate) progress: Progress,
     pub(crate) fetched: Vec<FetchKind>,
+    pub(crate) provenance: Provenance,
 }
 
 impl Ended {
@@ -150,7 +151,7 @@ impl Bench {
                     answer = Some(self.memory.fetch(pa, bytes));
                 }
                 Progress::Merged { .. } => panic!("nobody else runs the leader"),
-                progress if progress.is_end() => return Ended { progress, fetched },
+                progress if progress.is_end() => return Ended { progress, fetched, provenance: self.unit.last_provenance() },
                 _ => {}
             }
         }

@@ -1,0 +1,271 @@
+//! `lurch sweep`: many seeds, findings told apart and confirmed, oracles checked by canaries, a clean claim only when it is earned.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::args::{JobsFlag, RunFlags, SeedFlag};
+use super::console::Console;
+use super::{CommandError, Exit};
+use crate::names;
+use crate::report::json::{FindingJson, RunJson, line};
+use crate::report::text::{self, Case, Form};
+use crate::scenario::{self, Scenario};
+use crate::seed_file::SeedFile;
+use crate::sweep::hunt::{Catch, Hunt};
+use crate::sweep::progress::Progress;
+use crate::sweep::store::{self, Store};
+use crate::sweep::triage::{Finding, triage};
+use crate::sweep::{Budget, Partition, Selection, canaries, claim, confirm};
+use crate::token;
+
+/// Runs of each scenario when no budget is given.
+const RUNS_DEFAULT: u64 = 2_000;
+
+#[derive(clap::Args, Debug)]
+pub(super) struct Args {
+    /// Scenarios (`lurch list scenarios`); `*` stands for any characters. All of them when none is given.
+    #[arg(value_name = "SCENARIO|GLOB")]
+    scenarios: Vec<String>,
+    #[command(flatten)]
+    flags: RunFlags,
+    #[command(flatten)]
+    seed: SeedFlag,
+    #[command(flatten)]
+    jobs: JobsFlag,
+    /// Runs of each scenario, over all partitions.
+    #[arg(long, value_name = "N", env = "LURCH_RUNS", conflicts_with = "time_budget", value_parser = names::number)]
+    runs: Option<u64>,
+    /// Wall-clock time (90s, 30m, 24h), shared equally by the scenarios; canaries and confirmation come on top.
+    #[arg(long, value_name = "TIME", env = "LURCH_TIME_BUDGET", value_parser = names::duration)]
+    time_budget: Option<Duration>,
+    /// Make only these of the runs: `slice:2/8` is the second of eight disjoint parts.
+    #[arg(long, value_name = "slice:I/N", env = "LURCH_PARTITION", value_parser = Partition::parse)]
+    partition: Option<Partition>,
+    /// Write findings into this folder; findings.ndjson in it is only appended to.
+    #[arg(long, value_name = "DIR", env = "LURCH_RESULTS")]
+    results: Option<PathBuf>,
+    /// A sweep in which a bound ended a run is exit code 104.
+    #[arg(long, env = "LURCH_STRICT", value_parser = clap::builder::FalseyValueParser::new())]
+    strict: bool,
+}
+
+pub(super) fn command(args: &Args, console: &mut Console) -> Result<Exit, CommandError> {
+    let selections = select(args)?;
+    let store = args.results.as_deref().map(|dir| Store::open(dir).map_err(|error| failed(dir.display().to_string(), error)));
+    let mut sweep =
+        Sweep { args, store: store.transpose()?, exit: Exit::Clean, total: Catch::default(), findings: 0, not_clean: Vec::new() };
+    let progress = Progress::new();
+    let share = u32::try_from(selections.len()).unwrap_or(u32::MAX);
+    let hunt = Hunt {
+        budget: match (args.time_budget, args.runs) {
+            (Some(time), _) => Budget::Time(time / share),
+            (None, runs) => Budget::Runs(runs.unwrap_or(RUNS_DEFAULT)),
+        },
+        jobs: args.jobs.jobs(),
+        seed: args.seed.seed,
+        partition: args.partition.unwrap_or(Partition::WHOLE),
+    };
+    for selection in &selections {
+        let catch = hunt.run(selection, &progress);
+        if let Some((seed, message)) = &catch.panic {
+            let spec = selection.spec(*seed);
+            let again =
+                token::encode(&spec).map_or_else(|| format!("run {} --seed {seed}", spec.scenario.name), |token| format!("replay {token}"));
+            console.narrate(&format!("lurch: internal error, a bug of lurch: {message}; next: lurch {again}"));
+            return Ok(Exit::Internal);
+        }
+        sweep.judge(console, selection, catch, hunt.seed)?;
+    }
+
+    console.flush()?;
+    let caught = canaries::run_all(hunt.jobs);
+    let missed = canaries::missed(&caught);
+    if !missed.is_empty() {
+        sweep.raise(Exit::CanaryMissed);
+    }
+    sweep.close(console, canaries::summary(&caught), missed)
+}
+
+/// The scenarios asked for, in the order of the list.
+fn select(args: &Args) -> Result<Vec<Selection>, CommandError> {
+    let wanted = |scenario: &&Scenario| args.scenarios.is_empty() || args.scenarios.iter().any(|glob| matches(glob, scenario.name));
+    let chosen: Vec<&'static Scenario> = scenario::all().iter().filter(wanted).collect();
+    for glob in args.scenarios.iter().filter(|glob| !glob.contains('*')) {
+        names::scenario(glob).map_err(CommandError::Usage)?;
+    }
+    if chosen.is_empty() {
+        return Err(CommandError::NothingSelected("no scenario was selected; next: lurch list scenarios".to_owned()));
+    }
+    chosen.into_iter().map(|scenario| args.flags.selection(scenario)).collect()
+}
+
+/// True when `name` is what `glob` says, `*` standing for any characters.
+fn matches(glob: &str, name: &str) -> bool {
+    let mut parts = glob.split('*');
+    let Some(mut rest) = parts.next().and_then(|first| name.strip_prefix(first)) else { return false };
+    let Some(last) = parts.next_back() else { return rest.is_empty() };
+    for part in parts {
+        match rest.find(part) {
+            Some(at) => rest = &rest[at + part.len()..],
+            None => return false,
+        }
+    }
+    rest.ends_with(last)
+}
+
+/// A sweep under way.
+struct Sweep<'a> {
+    args: &'a Args,
+    store: Option<Store>,
+    exit: Exit,
+    total: Catch,
+    findings: u64,
+    not_clean: Vec<String>,
+}
+
+impl Sweep<'_> {
+    /// Tells what a hunt found, and counts it.
+    fn judge(&mut self, console: &mut Console, selection: &Selection, catch: Catch, seed: u64) -> Result<(), CommandError> {
+        let triage = triage(selection, &catch, seed);
+        for (seed, what) in &triage.unstable {
+            console.narrate(&format!("lurch: {} seed {seed:#x}: {what}; next: lurch doctor", selection.scenario.name));
+            self.raise(Exit::Diverged);
+        }
+        for finding in &triage.findings {
+            self.tell(console, finding)?;
+        }
+        let findings = triage.findings.len() as u64;
+        let summary = claim::summary(selection, &catch, findings);
+        for line in claim::lines(&summary) {
+            console.say(&line)?;
+        }
+        if triage.not_looked_at > 0 {
+            let line = format!("  {} more runs had a property and title found above; they were not told apart", triage.not_looked_at);
+            console.say(&line)?;
+        }
+        console.json(&summary)?;
+        let name = selection.scenario.name;
+        self.not_clean.extend(summary.not_clean.iter().map(|what| format!("{name}: {what}")));
+        if !summary.not_clean.is_empty() || (self.args.strict && !summary.bounds.is_empty()) {
+            self.raise(Exit::NoVerdict);
+        }
+        self.findings += findings;
+        self.total.time += catch.time;
+        self.total.tally.add(&catch.tally);
+        self.total.distinct.extend(&catch.distinct);
+        Ok(())
+    }
+
+    /// Confirms a finding in a fresh process and shows it.
+    fn tell(&mut self, console: &mut Console, finding: &Finding) -> Result<(), CommandError> {
+        let token = token::encode(&finding.spec);
+        let file = match (&self.store, &token) {
+            (Some(store), _) => Some(store.seed_file(finding).map_err(|error| failed("seed file".to_owned(), error))?),
+            (None, Some(_)) => None,
+            (None, None) => {
+                let file = SeedFile::of(&finding.spec, &finding.outcome);
+                Some(store::write_seed_file(&PathBuf::from("."), &file).map_err(|error| failed("seed file".to_owned(), error))?)
+            }
+        };
+        let file = file.map(|path| path.display().to_string());
+        let source = token.clone().or_else(|| file.clone()).unwrap_or_default();
+        let confirmed = confirm::confirm(&source, &finding.outcome);
+        if let Err(error) = &confirmed {
+            console.narrate(&format!("lurch: {source} was not confirmed: {error}; next: lurch doctor"));
+            self.raise(Exit::Diverged);
+        }
+        self.raise(Exit::Violation);
+        let json = FindingJson {
+            r#type: "finding",
+            property: finding.name.0.clone(),
+            title: finding.name.1.clone(),
+            signature: finding.signature.clone(),
+            run: RunJson::of(&finding.spec),
+            seed_file: file.clone(),
+            runs: finding.runs,
+            first_run: finding.run + 1,
+            steps: finding.outcome.steps,
+            trace_hash: format!("{:016x}", finding.outcome.trace_hash),
+            confirmed: confirmed.is_ok(),
+        };
+        let report = text::report(&Case { spec: &finding.spec, outcome: &finding.outcome, source: &source }, Form::Terminal);
+        if let (Some(store), Ok(())) = (&self.store, &confirmed) {
+            store.add(finding, &report, &line(&json)).map_err(|error| failed("results".to_owned(), error))?;
+        }
+        console.json(&json)?;
+        if !console.is_json() {
+            console.out().write_all(report.as_bytes())?;
+            let word = if confirmed.is_ok() { "confirmed in a fresh process" } else { "NOT CONFIRMED in a fresh process" };
+            console.say(&format!("{word}; {} runs like this, the first was run {}\n", finding.runs, finding.run + 1))?;
+        }
+        Ok(())
+    }
+
+    /// The last line: everything in all.
+    fn close(
+        &mut self,
+        console: &mut Console,
+        canaries: crate::report::json::CanariesJson,
+        missed: Vec<String>,
+    ) -> Result<Exit, CommandError> {
+        let mut summary = claim::total(&self.total.tally, &self.total, self.findings);
+        summary.not_clean = std::mem::take(&mut self.not_clean);
+        summary.not_clean.extend(missed);
+        summary.clean = self.findings == 0 && summary.not_clean.is_empty() && self.exit == Exit::Clean;
+        console.say(&format!("canaries: {} of {} caught", canaries.caught, canaries.run))?;
+        for what in &summary.not_clean {
+            console.say(&format!("not clean: {what}"))?;
+        }
+        let verdict = match (self.findings, summary.clean) {
+            (0, true) => format!("clean: {} runs, nothing violated", summary.runs),
+            (0, false) => format!("{} runs, nothing violated, but this is no clean claim", summary.runs),
+            (1, _) => format!("1 finding in {} runs", summary.runs),
+            (n, _) => format!("{n} findings in {} runs", summary.runs),
+        };
+        console.say(&verdict)?;
+        summary.canaries = Some(canaries);
+        console.json(&summary)?;
+        Ok(self.exit)
+    }
+
+    /// Keeps the exit code that weighs more. A finding stands on its own; a missed canary only takes away the claim that there are no
+    /// more; a run that is not the same again takes away everything.
+    fn raise(&mut self, exit: Exit) {
+        let weight = |exit| match exit {
+            Exit::Diverged => 4,
+            Exit::Violation => 3,
+            Exit::CanaryMissed => 2,
+            Exit::NoVerdict => 1,
+            _ => 0,
+        };
+        if weight(exit) > weight(self.exit) {
+            self.exit = exit;
+        }
+    }
+}
+
+fn failed(path: String, error: std::io::Error) -> CommandError {
+    CommandError::Write { path, error }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::matches;
+
+    #[test]
+    fn a_star_stands_for_any_characters() {
+        for (glob, name, expected) in [
+            ("any", "any", true),
+            ("any", "anything", false),
+            ("*", "any", true),
+            ("*-dma", "unmap-vs-dma", true),
+            ("u*dma", "unmap-vs-dma", true),
+            ("u*vs*a", "unmap-vs-dma", true),
+            ("u*xx*a", "unmap-vs-dma", false),
+            ("a*a", "a", false),
+            ("", "any", false),
+        ] {
+            assert_eq!(matches(glob, name), expected, "{glob} {name}");
+        }
+    }
+}

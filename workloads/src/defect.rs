@@ -1,0 +1,108 @@
+//! Planted defects: each the reverse of a fix, at the place of the fix.
+
+macro_rules! defects {
+    ($($(#[$doc:meta])* $name:ident = $id:literal, $oracle:literal, $source:literal;)*) => {
+        /// A planted defect.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+        pub enum Defect { $($(#[$doc])* $name,)* }
+
+        impl Defect {
+            /// All of them.
+            pub const ALL: &[Defect] = &[$(Defect::$name),*];
+
+            /// Id as `--defect` takes it.
+            pub const fn id(self) -> &'static str {
+                match self { $(Defect::$name => $id,)* }
+            }
+            /// The property that must catch it.
+            pub const fn oracle(self) -> &'static str {
+                match self { $(Defect::$name => $oracle,)* }
+            }
+            /// Where it comes from.
+            pub const fn source(self) -> &'static str {
+                match self { $(Defect::$name => $source,)* }
+            }
+        }
+    };
+}
+
+defects! {
+    /// Page-table pages go back to the allocator before the invalidation.
+    FreeBeforeFlush = "LU-078", "I8", "reverse of ea8ea460c9ac (2014 unmap rework)";
+    /// The unmap gather is not flushed at all before the pages are unpinned.
+    NoFlushOnUnmap = "flush-missing", "DMA", "reverse of the unmap contract, drivers/iommu/iommu.c";
+    /// Two mappers install one intermediate table by plain store.
+    TableInstallByStore = "LU-093", "BALANCE", "reverse of 2c3d273eabe8";
+    /// The table list of the preserve walk leaves out the last table.
+    PreserveSkipsTable = "table-not-preserved", "I2", "reverse of CLOSURE in generic_pt preserve";
+    /// Rollback of a failed table list preserve stops one table early.
+    RollbackShort = "rollback-short", "L1", "reverse of iommu-pages list rollback";
+    /// An incoming kernel hands out memory before preserved ranges are reserved.
+    AllocBeforeReserve = "alloc-before-reserve", "I5", "reverse of scratch-only early boot";
+    /// KHO restore does not clear the page's magic, so that it can be restored twice.
+    RestoreKeepsMagic = "restore-keeps-magic", "I6", "reverse of kho_restore_page clearing page->private";
+    /// The immutability test of map is dropped.
+    MapWhileImmutable = "map-while-immutable", "I7", "reverse of iommufd v2 13/16";
+    /// memfd unpreserve does not unpreserve the last folio.
+    UnpreserveSkipsFolio = "unpreserve-skips-folio", "L1", "reverse of memfd_luo_unpreserve_folios";
+    /// iommufd finish does not free its serialized header.
+    FinishKeepsHeader = "finish-keeps-header", "L2", "reverse of iommufd finish";
+    /// A folio is freed without being unpreserved.
+    FreeWithoutUnpreserve = "free-without-unpreserve", "L3", "reverse of kho_unpreserve_free";
+    /// Session close unpreserves files in order of preservation.
+    CloseInOrder = "close-in-order", "P1", "reverse of luo_file_unpreserve_files";
+    /// FLB finish runs although files are left.
+    FlbFinishEarly = "flb-finish-early", "P3", "reverse of luo_flb_file_finish counting";
+    /// Preserve of context tables happens under the unit's spinlock.
+    PreserveUnderSpinlock = "LU-057", "P7", "IOMMU series v1";
+    /// A preserve call that fails leaves the mutex of the FLB object locked.
+    LeaveLocked = "lock-left-held", "LOCK", "missing unlock on the error path of domain preserve";
+    /// The wait status of the invalidation queue is in memory that was freed.
+    QueueFreedInUse = "queue-freed", "hardware-write", "invalidation queue status page freed while the queue is on";
+    /// The new kernel blocks a device whose restored domain it attaches.
+    AttachBlocksFirst = "LU-054", "availability", "v2 attach of a restored domain";
+    /// A WARN on an ordinary path.
+    StrayWarn = "stray-warn", "unexplained", "WARN without cause";
+    /// A header field is handed over without being written.
+    UndefinedByte = "undefined-byte", "definedness", "missing __GFP_ZERO in kho_alloc_preserve";
+    /// The wrong order is given to unpreserve.
+    UnpreserveWrongOrder = "unpreserve-wrong-order", "L1", "reverse of kho_unpreserve_folio order";
+    /// Domain ids in use by preserved devices are not reserved.
+    DomainIdNotReserved = "did-not-reserved", "I9", "reverse of series patch 08";
+    /// A preserved folio is migrated: the memfd hands the device's page to somebody else.
+    WrongFrameMapped = "wrong-frame-mapped", "I3", "leaf written with the neighbour's frame";
+}
+
+impl Defect {
+    /// Looks a defect up by id.
+    pub fn by_id(id: &str) -> Option<Defect> {
+        Defect::ALL.iter().copied().find(|defect| defect.id() == id)
+    }
+}
+
+/// A set of defects.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Defects(u64);
+
+impl Defects {
+    /// No defect.
+    pub const NONE: Defects = Defects(0);
+
+    /// This set with `defect` added.
+    #[must_use]
+    pub const fn with(self, defect: Defect) -> Defects {
+        Defects(self.0 | 1 << defect as u8)
+    }
+    /// True when `defect` is in the set.
+    pub const fn has(self, defect: Defect) -> bool {
+        self.0 & 1 << defect as u8 != 0
+    }
+    /// The members.
+    pub fn iter(self) -> impl Iterator<Item = Defect> {
+        Defect::ALL.iter().copied().filter(move |defect| self.has(*defect))
+    }
+    /// True when empty.
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+}

@@ -1,0 +1,5 @@
+//! The `lurch` command: see [`workloads::command`].
+
+fn main() {
+    std::process::exit(workloads::command::main());
+}

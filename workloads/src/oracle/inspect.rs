@@ -1,0 +1,371 @@
+//! Reading what kernels left in RAM: the KHO tracker, and the tables a remapping unit would walk. All of it bounded, none of
+//! it trusted.
+//!
+//! Source: facts/live-update.md 1.2 and 1.4 (root FDT, radix tree of generation B), 5.1 and 5.2 (tables); Devicetree
+//! Specification 0.4, chapter 5 (flattened tree).
+
+use iommu_model::ProvenanceId;
+use iommu_model::addr::{Bdf, Pa};
+use iommu_model::cache::context::ContextTarget;
+use iommu_model::spec::vtd::context::{CONTEXT_ENTRY_BYTES, ContextEntry, TT_PASS_THROUGH};
+use iommu_model::spec::vtd::root::{ROOT_ENTRY_BYTES, RootEntry};
+use iommu_model::spec::vtd::second_stage::{ENTRY_BYTES, LEVEL_BITS, SecondStageEntry, TABLE_ENTRIES};
+use iommu_model::vtd::Unit;
+use sim::device::Fabric;
+use sim::memory::{FrameState, Memory};
+use sim::trace::UnitId;
+
+use crate::tag;
+
+/// Most words one look at a tracker or at a table may read.
+const WORDS_MAX: u32 = 1 << 20;
+/// Order 0 of a key: bit of its marker.
+const ORDER_0_LOG2: u32 = 52;
+/// Level of the tracker's root.
+const TRACKER_TOP: u32 = 5;
+
+/// The word at `pa`, if there is RAM.
+pub(super) fn word(memory: &Memory, pa: Pa) -> Option<u64> {
+    let exists = memory.frame(pa).is_some_and(|frame| frame.state != FrameState::Absent);
+    exists.then(|| memory.ram.load(Pa(pa.0 & !7), 8))
+}
+
+/// The root FDT of the running kernel: the only page of its tag that this generation allocated.
+pub(super) fn find_fdt(memory: &Memory) -> Option<Pa> {
+    let is_fdt = |frame: &sim::memory::Frame| frame.state == FrameState::Owned && frame.tag == tag::KHO_FDT && frame.era == memory.era;
+    memory.frames.iter().position(is_fdt).map(|pfn| Pa((pfn as u64) << 12))
+}
+
+/// The `preserved-memory-map` of a root FDT.
+fn tracker_root(memory: &Memory, fdt: Pa) -> Result<Pa, &'static str> {
+    const BAD: &str = "the root FDT is malformed";
+    word(memory, fdt).ok_or("the root FDT is outside RAM")?;
+    let be = |offset: u64| u64::from((memory.ram.load(Pa(fdt.0 + (offset & 0xffc)), 4) as u32).swap_bytes());
+    if !fdt.is_aligned(4096) || be(0) != 0xd00d_feed {
+        return Err(BAD);
+    }
+    let (mut at, strings, length) = (be(8), be(12), be(36));
+    let end = at.saturating_add(length).min(4096);
+    let name_is = |offset: u64, name: &[u8]| {
+        let start = strings.saturating_add(offset);
+        name.iter().chain(&[0]).enumerate().all(|(i, byte)| {
+            let at = start + i as u64;
+            at < 4096 && memory.ram.load(Pa(fdt.0 + at), 1) == u64::from(*byte)
+        })
+    };
+    let mut depth = 0;
+    while at + 4 <= end {
+        let token = be(at);
+        at += 4;
+        match token {
+            1 => {
+                depth += 1;
+                while at < end && memory.ram.load(Pa(fdt.0 + at), 1) != 0 {
+                    at += 1;
+                }
+                at = (at + 1).next_multiple_of(4);
+            }
+            2 => depth -= 1,
+            3 if at + 8 <= end => {
+                let (bytes, name) = (be(at), be(at + 4));
+                at += 8;
+                if depth == 1 && bytes == 8 && at + 8 <= end && name_is(name, b"preserved-memory-map") {
+                    return Ok(Pa(memory.ram.load_unaligned(Pa(fdt.0 + at), 8)));
+                }
+                at = at.saturating_add(bytes).next_multiple_of(4);
+            }
+            4 => {}
+            _ => return Err(BAD),
+        }
+    }
+    Err("the root FDT names no tracker")
+}
+
+/// Fills `out` with every record of the tracker that the root FDT at `fdt` names, sorted by address.
+///
+/// # Errors
+/// Says why the bytes are no tracker.
+pub(super) fn read_tracker(memory: &Memory, fdt: Pa, out: &mut Vec<(Pa, u8)>) -> Result<(), &'static str> {
+    out.clear();
+    let root = tracker_root(memory, fdt)?;
+    let mut budget = WORDS_MAX;
+    let read = if root.0 == 0 { Ok(()) } else { read_node(memory, root, TRACKER_TOP, 0, &mut budget, out) };
+    out.sort_unstable();
+    read
+}
+
+fn read_node(memory: &Memory, node: Pa, level: u32, prefix: u64, budget: &mut u32, out: &mut Vec<(Pa, u8)>) -> Result<(), &'static str> {
+    if !node.is_aligned(4096) || word(memory, node).is_none() {
+        return Err("a tracker node is outside RAM");
+    }
+    for index in 0..512u64 {
+        *budget = budget.checked_sub(1).ok_or("the tracker is too large")?;
+        let value = memory.ram.load(Pa(node.0 + index * 8), 8);
+        if value == 0 {
+            continue;
+        }
+        if level > 0 {
+            let below = prefix | index << (15 + 9 * (level - 1));
+            read_node(memory, Pa(value), level - 1, below, budget, out)?;
+            continue;
+        }
+        let mut bits = value;
+        while bits != 0 {
+            let key = prefix | (index * 64) | u64::from(bits.trailing_zeros());
+            bits &= bits - 1;
+            out.push(decode_key(key).ok_or("a tracker key has no meaning")?);
+        }
+    }
+    Ok(())
+}
+
+/// Address and order that a tracker key stands for.
+const fn decode_key(key: u64) -> Option<(Pa, u8)> {
+    if key == 0 || key >> (ORDER_0_LOG2 + 1) != 0 {
+        return None;
+    }
+    let marker = 63 - key.leading_zeros();
+    let order = ORDER_0_LOG2 - marker;
+    Some((Pa((key ^ 1 << marker) << (12 + order)), order as u8))
+}
+
+/// What a frame is to a walk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Role {
+    /// Root table.
+    Root,
+    /// Context table.
+    Context,
+    /// Paging table.
+    Table,
+    /// Target of a leaf.
+    Page,
+}
+
+impl Role {
+    /// As reports name it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Role::Root => "root table",
+            Role::Context => "context table",
+            Role::Table => "page table",
+            Role::Page => "page",
+        }
+    }
+}
+
+/// One walk over all a device can reach.
+pub(super) struct Reach<'a> {
+    memory: &'a Memory,
+    budget: u32,
+    /// Leaves count, too; without them the lowest tables are not read.
+    pages: bool,
+}
+
+impl<'a> Reach<'a> {
+    /// A walk that visits leaf targets only with `pages`.
+    pub(super) fn new(memory: &'a Memory, pages: bool) -> Reach<'a> {
+        Reach { memory, budget: WORDS_MAX, pages }
+    }
+
+    /// Visits every frame on the paths of `bdf` from the root table at `root` down, first address, bytes and role. Stops when the
+    /// visitor says true; returns whether it did.
+    pub(super) fn device(&mut self, root: Pa, bdf: Bdf, visit: &mut impl FnMut(Pa, u64, Role) -> bool) -> bool {
+        let Some(bits) = self.wide(Pa(root.0 + u64::from(bdf.bus()) * ROOT_ENTRY_BYTES)) else { return false };
+        if visit(root, 4096, Role::Root) {
+            return true;
+        }
+        let entry = RootEntry::from_bits(bits);
+        if !entry.present() {
+            return false;
+        }
+        let table = Pa(entry.context_table() << 12);
+        let Some(bits) = self.wide(Pa(table.0 + u64::from(bdf.devfn()) * CONTEXT_ENTRY_BYTES)) else { return false };
+        if visit(table, 4096, Role::Context) {
+            return true;
+        }
+        let entry = ContextEntry::from_bits(bits);
+        let levels = entry.address_width() + 2;
+        if !entry.present() || entry.translation_type() >= TT_PASS_THROUGH || !(3..=5).contains(&levels) {
+            return false;
+        }
+        self.table(Pa(entry.second_stage() << 12), levels, visit)
+    }
+
+    /// Visits a second-stage table of `levels` levels and all below it.
+    pub(super) fn table(&mut self, table: Pa, levels: u8, visit: &mut impl FnMut(Pa, u64, Role) -> bool) -> bool {
+        if word(self.memory, table).is_none() {
+            return false;
+        }
+        if visit(table, 4096, Role::Table) {
+            return true;
+        }
+        if levels == 1 && !self.pages {
+            return false;
+        }
+        for index in 0..TABLE_ENTRIES {
+            let Some(left) = self.budget.checked_sub(1) else { return false };
+            self.budget = left;
+            let entry = SecondStageEntry::from_bits(self.memory.ram.load(Pa(table.0 + index * ENTRY_BYTES), 8));
+            if !entry.read() && !entry.write() {
+                continue;
+            }
+            let next = Pa(entry.frame() << 12);
+            let leaf = levels == 1 || entry.page_size();
+            let stop = match leaf {
+                false => self.table(next, levels - 1, visit),
+                true if self.pages => visit(next, 4096 << (LEVEL_BITS * u32::from(levels - 1)), Role::Page),
+                true => false,
+            };
+            if stop {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn wide(&self, pa: Pa) -> Option<u128> {
+        Some(u128::from(word(self.memory, pa)?) | u128::from(word(self.memory, Pa(pa.0 + 8))?) << 64)
+    }
+}
+
+/// The device and the role under which live tables, from the root table each unit uses now, reach a byte of
+/// `[first, first + bytes)`. Units whose translation is off reach nothing.
+pub(super) fn reached(memory: &Memory, fabric: &Fabric, first: Pa, bytes: u64, pages: bool) -> Option<(Bdf, Role)> {
+    let mut found = None;
+    for device in fabric.devices() {
+        let slot = fabric.units()[usize::from(device.unit.0)].unit.borrow();
+        if !slot.translation_enabled() {
+            continue;
+        }
+        let root = Pa(slot.root_in_use().table() << 12);
+        let hit = Reach::new(memory, pages).device(root, device.bdf, &mut |pa, size, role| {
+            let overlaps = pa.0 < first.0 + bytes && first.0 < pa.0 + size;
+            if overlaps {
+                found = Some((device.bdf, role));
+            }
+            overlaps
+        });
+        if hit {
+            break;
+        }
+    }
+    found
+}
+
+/// A cached entry, or a walk under way, that stands on `[first, first + bytes)`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Cached {
+    /// Which unit.
+    pub(super) unit: UnitId,
+    /// Which kind of entry.
+    pub(super) what: &'static str,
+}
+
+/// What a unit holds that was made from words of the frames `[first, first + bytes)`, or points there as to a table.
+pub(super) fn cached_table(fabric: &Fabric, first: Pa, bytes: u64) -> Option<Cached> {
+    let inside = |pa: Pa| pa.0 >= first.0 && pa.0 < first.0 + bytes;
+    let look = |unit: &Unit| {
+        let caches = unit.caches();
+        let made_inside = |id: ProvenanceId| caches.provenance(id).iter().any(|source| inside(source.pa));
+        let points_inside = |target: &ContextTarget| matches!(target, ContextTarget::Tables { root, .. } if inside(*root));
+        if unit.in_flight().any(|walk| walk.fetch.is_some_and(|(pa, _)| inside(pa))) {
+            return Some("walk under way");
+        }
+        if caches.psc().any(|entry| inside(entry.table) || made_inside(entry.provenance)) {
+            return Some("paging-structure cache entry");
+        }
+        if caches.iotlb().any(|entry| made_inside(entry.provenance)) {
+            return Some("IOTLB entry");
+        }
+        let mut contexts = caches.contexts();
+        contexts.any(|entry| points_inside(&entry.target) || made_inside(entry.provenance)).then_some("context-cache entry")
+    };
+    first_unit(fabric, look)
+}
+
+/// An IOTLB entry that translates to the frames `[first, first + bytes)`.
+pub(super) fn cached_page(fabric: &Fabric, first: Pa, bytes: u64) -> Option<Cached> {
+    let look = |unit: &Unit| {
+        let mut entries = unit.caches().iotlb();
+        let overlaps = |frame: Pa, size: u64| frame.0 < first.0 + bytes && first.0 < frame.0 + size;
+        entries.any(|entry| (entry.readable || entry.writable) && overlaps(entry.frame, entry.page_bytes)).then_some("IOTLB entry")
+    };
+    first_unit(fabric, look)
+}
+
+fn first_unit(fabric: &Fabric, look: impl Fn(&Unit) -> Option<&'static str>) -> Option<Cached> {
+    fabric
+        .units()
+        .iter()
+        .enumerate()
+        .find_map(|(index, slot)| look(&slot.unit.borrow()).map(|what| Cached { unit: UnitId(index as u8), what }))
+}
+
+/// One line about the frame at `pa`.
+pub(super) fn describe(memory: &Memory, pa: Pa) -> String {
+    match memory.frame(pa) {
+        None => format!("pa {:#x} is outside RAM", pa.0),
+        Some(frame) => format!(
+            "frame pa {:#x}: {:?}, {}, order {}, allocated by generation {}, last change at step {} by {}",
+            pa.0 & !0xfff,
+            frame.state,
+            tag::name(frame.tag),
+            frame.order,
+            frame.era,
+            frame.since,
+            frame.by
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{self, Bench};
+    use super::*;
+
+    // Goal: a tracker written as the ABI says is read back. Method: keys of several orders, out of order.
+    #[test]
+    fn a_tracker_is_read_from_its_bytes() {
+        let mut bench = Bench::new();
+        let records = [(Pa(0x5000), 0), (Pa(0x2000), 1), (Pa(0x4_0000), 4)];
+        let fdt = bench.write_tracker(&records);
+        let mut out = Vec::new();
+        assert_eq!(read_tracker(&bench.memory, fdt, &mut out), Ok(()));
+        assert_eq!(out, [(Pa(0x2000), 1), (Pa(0x5000), 0), (Pa(0x4_0000), 4)]);
+    }
+
+    // Goal: hostile bytes are an error, never a panic. Method: every 8-byte word of the FDT replaced in turn; nodes out of RAM.
+    #[test]
+    fn garbage_is_not_a_tracker() {
+        let mut out = Vec::new();
+        for at in (0..160).step_by(8) {
+            for junk in [0, u64::MAX, 0x6b6b_6b6b_6b6b_6b6b] {
+                let mut bench = Bench::new();
+                let fdt = bench.write_tracker(&[(Pa(0x5000), 0)]);
+                bench.memory.ram.store(Pa(fdt.0 + at), 8, junk);
+                let _ = read_tracker(&bench.memory, fdt, &mut out);
+            }
+        }
+        let mut bench = Bench::new();
+        let fdt = bench.write_tracker(&[(Pa(0x5000), 0)]);
+        bench.memory.ram.store(testing::TRACKER, 8, 0x7fff_ffff_f000);
+        assert!(read_tracker(&bench.memory, fdt, &mut out).is_err());
+    }
+
+    // Goal: exactly the frames on a device's paths are visited. Method: one device, one mapping, four levels.
+    #[test]
+    fn a_walk_visits_every_frame_of_a_path() {
+        let mut bench = Bench::new();
+        bench.attach_tables(Pa(0x30_000), &[(0x1000, Pa(0x40_000))]);
+        let mut seen = Vec::new();
+        let root = testing::ROOT;
+        Reach::new(&bench.memory, true).device(root, testing::DEVICE, &mut |pa, bytes, role| {
+            seen.push((pa, bytes, role));
+            false
+        });
+        let roles: Vec<Role> = seen.iter().map(|seen| seen.2).collect();
+        assert_eq!(roles, [Role::Root, Role::Context, Role::Table, Role::Table, Role::Table, Role::Page]);
+        assert_eq!(seen[5], (Pa(0x40_000), 4096, Role::Page));
+    }
+}

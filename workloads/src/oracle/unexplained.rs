@@ -1,0 +1,196 @@
+//! unexplained: every error, warning and stop has a cause in the run.
+//!
+//! Formal: a negative result of a call needs one of: arguments that are bad on purpose, a failure injected in this run, or a true
+//! row of [`contract::ROWS`] for call and error. A WARN needs a failure injected in this run, or kernels of different revisions.
+//! (How a run that stopped ends is decided from [`Ledger`]'s causes by the run.)
+//!
+//! Why: a refusal without cause is a lost update; a WARN on an ordinary path panics many fleets. Source: design.md 6;
+//! facts/live-update.md 2, 4.11 to 4.13.
+//!
+//! Cannot see: a wrong error where another one was due; success where there should be none. Bad twin: `stray-warn`.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use sim::memory::{FrameState, Memory};
+use sim::oracle::{Finding, Oracle, View};
+use sim::trace::{Event, EventKind};
+
+use super::contract::{self, When, call};
+use super::ledger::{Call, Ledger};
+use super::{finding, kinds};
+use crate::errno;
+use crate::verb;
+
+/// Free frames outside scratch below which memory counts as spent.
+const FREE_FRAMES_MIN: usize = 64;
+
+/// The oracle.
+pub(super) struct Unexplained {
+    ledger: Rc<RefCell<Ledger>>,
+    image_loaded: bool,
+}
+
+impl Unexplained {
+    pub(super) fn new(ledger: Rc<RefCell<Ledger>>) -> Unexplained {
+        Unexplained { ledger, image_loaded: false }
+    }
+
+    fn holds(&self, ledger: &Ledger, memory: &Memory, call: &Call, when: When) -> bool {
+        let (page, pages) = (call.args[0] >> 12, call.args[1]);
+        let mut mappings = ledger.domains.iter().filter(|domain| domain.ptr != 0).map(|domain| &domain.mappings);
+        match when {
+            When::Always => true,
+            When::Obstacle => ledger.obstacle() || (ledger.obstacle_until >= call.since && call.since > 0),
+            When::Overlapped => call.overlapped,
+            When::Incoming => ledger.era > 0,
+            When::MemorySpent => {
+                memory.frames.iter().filter(|frame| frame.state == FrameState::Free && !frame.scratch).count() < FREE_FRAMES_MIN
+            }
+            When::NothingHandedOver => !ledger.handover || ledger.handed_files.is_empty() || ledger.close_met_reboot,
+            When::TokenUnknown => !ledger.handed_files.iter().any(|file| file.token == call.args[1]),
+            When::CannotFinish => call.cannot_finish,
+            When::RangeTaken => mappings.any(|mappings| mappings.any_in(page, pages)),
+            When::RangeNotMapped => mappings.all(|mappings| !mappings.all_in(page, pages)),
+            When::NoImage => !self.image_loaded,
+        }
+    }
+
+    fn returned(&self, event: &Event, memory: &Memory, args: [u64; 4]) -> Option<Finding> {
+        let (number, result) = (args[0] as u8, args[1] as i64 as i32);
+        let ledger = self.ledger.borrow();
+        let call = ledger.call_of(event);
+        if result >= 0 || call.hostile || ledger.injected > 0 {
+            return None;
+        }
+        let rows = contract::ROWS.iter().filter(|row| (row.call == number || row.call == 0) && row.errno == result);
+        if rows.clone().any(|row| self.holds(&ledger, memory, call, row.when)) {
+            return None;
+        }
+        let mut details =
+            vec![format!("{} returned {} with arguments {:#x}, {:#x}", call::name(number), errno::name(result), args[2], args[3])];
+        details.extend(rows.map(|row| format!("it may when: {:?}; that was not so", row.when)));
+        finding("unexplained", format!("{} returns {} without cause", call::name(number), errno::name(result)), event, details)
+    }
+}
+
+impl Oracle for Unexplained {
+    fn name(&self) -> &'static str {
+        "unexplained"
+    }
+
+    fn interests(&self) -> u32 {
+        kinds::NOTE | kinds::JUMPED
+    }
+
+    fn on_event(&mut self, event: &Event, view: &View<'_>) -> Option<Finding> {
+        match event.kind {
+            EventKind::Jumped { .. } => {
+                self.image_loaded = false;
+                None
+            }
+            EventKind::Note { verb: verb::USER_RETURN, args } => {
+                let found = self.returned(event, view.memory, args);
+                self.image_loaded |= args[0] as u8 == call::KEXEC_LOAD && args[1] as i64 >= 0;
+                self.ledger.borrow_mut().end_call(event);
+                found
+            }
+            EventKind::Note { verb: verb::WARN, args } => {
+                let ledger = self.ledger.borrow();
+                if ledger.injected > 0 || ledger.context.incompatible {
+                    return None;
+                }
+                let title = verb::unpack_name(args);
+                finding("unexplained", format!("WARN: {title}"), event, vec![format!("WARN in generation {}", event.era)])
+            }
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Bench;
+    use super::*;
+    use iommu_model::addr::Pa;
+
+    use crate::errno::{EBUSY, EEXIST, EINVAL, ENOENT, ENOMEM};
+    use crate::tag;
+    use crate::verb::FileOp;
+    use sim::engine::ChoiceKind;
+
+    fn bench() -> Bench {
+        Bench::new().judge_with(|ledger| Box::new(Unexplained::new(ledger)))
+    }
+
+    fn call(bench: &mut Bench, number: u8, result: i32, args: [u64; 3]) -> Option<String> {
+        bench.note(verb::USER_CALL, [u64::from(number), args[0], args[1], args[2]]);
+        bench.note(verb::USER_RETURN, [u64::from(number), i64::from(result) as u64, args[0], args[1]]).map(|found| found.title)
+    }
+
+    // Goal: an error needs its precondition; bad arguments and injected failures excuse any.
+    #[test]
+    fn an_error_needs_its_precondition() {
+        let mut bench = bench();
+        for pfn in 256..400 {
+            bench.set_frame(Pa(pfn << 12), FrameState::Free, tag::OTHER);
+        }
+        let map = call::IOAS_MAP;
+        assert_eq!(call(&mut bench, map, 0, [0x1000, 1, 0]), None);
+        assert_eq!(call(&mut bench, map, EBUSY, [0x1000, 1, 0]).as_deref(), Some("ioas-map returns -EBUSY without cause"));
+        assert_eq!(call(&mut bench, map, EBUSY, [0x1000, 1, 1]), None, "bad on purpose");
+        bench.note(verb::IMMUTABLE, [0x1000_0000, 1, 0, 0]);
+        assert_eq!(call(&mut bench, map, EBUSY, [0x1000, 1, 0]), None);
+        assert!(call(&mut bench, map, ENOMEM, [0x1000, 1, 0]).is_some(), "memory is not short");
+        bench.note(verb::IMMUTABLE, [0x1000_0000, 0, 0, 0]);
+        assert!(call(&mut bench, map, EBUSY, [0x1000, 1, 0]).is_some());
+        bench.feed(EventKind::Injected { kind: ChoiceKind::AllocFails, class: 12 });
+        assert_eq!(call(&mut bench, map, ENOMEM, [0x1000, 1, 0]), None);
+    }
+
+    // Goal: a refusal is in order when its reason existed at some time during the call.
+    #[test]
+    fn an_obstacle_during_the_call_is_enough() {
+        let mut bench = bench();
+        bench.note(verb::FILE_OP, [1, FileOp::Preserve as u64, 0, 9]);
+        bench.note(verb::USER_CALL, [u64::from(call::IOAS_UNMAP), 0x1000, 1, 0]);
+        bench.note(verb::FILE_OP, [1, FileOp::Unpreserve as u64, 0, 9]);
+        let answer = [u64::from(call::IOAS_UNMAP), i64::from(EBUSY) as u64, 0x1000, 1];
+        assert_eq!(bench.note(verb::USER_RETURN, answer), None);
+    }
+
+    // Goal: range errors follow the reference mappings.
+    #[test]
+    fn range_errors_follow_the_mappings() {
+        let mut bench = bench();
+        bench.attach(0x1000_0000, 5);
+        bench.map(0x1000_0000, 0x1000, 0x40_000, 8192);
+        assert_eq!(call(&mut bench, call::IOAS_MAP, EEXIST, [0x2000, 4, 0]), None);
+        assert!(call(&mut bench, call::IOAS_MAP, EEXIST, [0x9000, 4, 0]).is_some());
+        assert_eq!(call(&mut bench, call::IOAS_UNMAP, ENOENT, [0x2000, 4, 0]), None);
+        assert!(call(&mut bench, call::IOAS_UNMAP, ENOENT, [0x1000, 2, 0]).is_some());
+    }
+
+    // Goal: kexec without an image, and retrieve of a token that was not handed over.
+    #[test]
+    fn the_run_itself_can_be_the_cause() {
+        let mut bench = bench();
+        assert_eq!(call(&mut bench, call::REBOOT, EINVAL, [0, 0, 0]), None);
+        assert_eq!(call(&mut bench, call::KEXEC_LOAD, 0, [0, 0, 0]), None);
+        assert!(call(&mut bench, call::REBOOT, EINVAL, [0, 0, 0]).is_some());
+        bench.note(verb::FILE_OP, [3, FileOp::Serialised as u64, 0, 9]);
+        bench.jump(&[]);
+        assert!(call(&mut bench, call::RETRIEVE_FD, ENOENT, [5, 3, 0]).is_some());
+        assert_eq!(call(&mut bench, call::RETRIEVE_FD, ENOENT, [5, 4, 0]), None);
+    }
+
+    // Goal: a WARN needs a cause.
+    #[test]
+    fn a_warning_needs_a_cause() {
+        let mut bench = bench();
+        let warn = verb::pack_name("kho_restore_page: bad magic");
+        assert_eq!(bench.note(verb::WARN, warn).expect("stray").title, "WARN: kho_restore_page: bad magic");
+        bench.feed(EventKind::Injected { kind: ChoiceKind::CalleeFails, class: 1 });
+        assert_eq!(bench.note(verb::WARN, warn), None);
+    }
+}

@@ -1,0 +1,26 @@
+//! What people and programs read about a run. All of it is a reading of the one event stream; nothing here knows a bug.
+//!
+//! | module | what it is |
+//! | --- | --- |
+//! | [`history`] | the stream with an index: who was in which function, who wrote a word, what became of a frame |
+//! | [`cause`] | from the finding backwards to what decided it: an ordered list of events, each with its role |
+//! | [`request`] | DMA requests, followed through it |
+//! | [`words`] | an event in words, short and long |
+//! | [`columns`] | events side by side, a column per actor |
+//! | [`text`] | the report in kernel form, and in mail form |
+//! | [`signature`] | the causes as one short word, for telling findings apart |
+//! | [`json`] | the lines other programs rely on |
+//! | [`trace`] | the stream itself, in ftrace columns or as JSON lines |
+
+pub mod cause;
+pub mod columns;
+pub mod history;
+pub mod json;
+pub mod request;
+pub mod signature;
+pub mod text;
+pub mod trace;
+pub mod words;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,292 @@
+//! The report in kernel form: what happened, because of what, to whose memory, in which order, and how to see it again.
+//!
+//! The title is free of numbers; the last line before the closing rule is the one to copy.
+
+use iommu_model::addr::Pa;
+use sim::trace::EventKind;
+
+use super::cause::{self, Cause, Link, Role};
+use super::columns::{self, side};
+use super::history::{History, Holding};
+use super::{signature, words};
+use crate::oracle;
+use crate::run::{Outcome, RunSpec, VerdictKind};
+use crate::verb;
+
+/// Columns of a report on a terminal.
+const WIDTH: usize = 100;
+/// Columns of a report in a mail.
+const MAIL_WIDTH: usize = 72;
+/// Most lines of a memory's history.
+const FATES_MAX: usize = 8;
+
+/// The form of a report.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Form {
+    /// For a terminal.
+    Terminal,
+    /// For a mail: 72 columns, with a head and the tags to add.
+    Mail,
+}
+
+/// A run to report on.
+pub struct Case<'a> {
+    /// What was run.
+    pub spec: &'a RunSpec,
+    /// What it came to, with its events.
+    pub outcome: &'a Outcome,
+    /// What to type after `lurch replay`: a token or a file's name.
+    pub source: &'a str,
+}
+
+/// Draws the report.
+pub fn report(case: &Case<'_>, form: Form) -> String {
+    let mut page = Page { width: if form == Form::Mail { MAIL_WIDTH } else { WIDTH }, lines: Vec::new() };
+    if form == Form::Mail {
+        mail_head(&mut page, case);
+    }
+    let rule = "=".repeat(page.width.min(80));
+    page.plain(&rule);
+    body(&mut page, case);
+    page.plain(&rule);
+    if form == Form::Mail {
+        page.plain("");
+        page.wrapped("", "Found by lurch in a model of the series, not on hardware: the functions named are modelled after it. If you fix this, please add:");
+        page.plain("  Reported-by: <your name and address>");
+        page.plain("  Closes: <link to this report>");
+    }
+    page.lines.join("\n") + "\n"
+}
+
+fn body(page: &mut Page, case: &Case<'_>) {
+    let verdict = &case.outcome.verdict;
+    if verdict.kind == VerdictKind::Clean {
+        page.wrapped("", "Nothing was violated: this run is clean.");
+        tail(page, case);
+        return;
+    }
+    let history = History::new(case.outcome);
+    let cause = cause::analyse(&history);
+    let kind = if verdict.kind == VerdictKind::Violation { "BUG" } else { verdict.kind.name() };
+    page.wrapped("", &format!("{kind}: lurch: {}", verdict.title));
+    page.plain("");
+    what_happened(page, case, &history, &cause);
+    because(page, &history, &cause);
+    memory(page, &history, &cause);
+    if !cause.links.is_empty() {
+        page.plain("");
+        page.plain("Decisive steps, in the order of the run:");
+        page.plain("");
+        let starred =
+            if verdict.kind == VerdictKind::Violation { verdict.title.to_uppercase() } else { verdict.kind.name().to_uppercase() };
+        page.lines.extend(columns::draw(&history, &cause.links, &starred, page.width));
+    }
+    if let Some(at) = cause.finding
+        && let EventKind::DmaLanded { old, new, .. } | EventKind::Store { old, new, .. } = history.event(at).kind
+    {
+        page.plain("");
+        page.plain(&format!("value changed: {old:#018x} -> {new:#018x}"));
+    }
+    page.plain("");
+    page.wrapped("  ", &format!("property: {}", property(&verdict.property)));
+    if verdict.kind == VerdictKind::Violation {
+        page.plain(&format!("signature: {}", signature::signature(&history, &cause)));
+    }
+    tail(page, case);
+}
+
+/// The property with its sentence.
+fn property(name: &str) -> String {
+    let known = oracle::CATALOGUE.iter().find(|info| info.name == name);
+    known.map_or_else(|| name.to_owned(), |info| format!("{name}: {}", info.sentence))
+}
+
+/// `by luod/412, outgoing, step 31, in iommu_unmap`.
+fn by(history: &History<'_>, at: usize) -> String {
+    let event = history.event(at);
+    let last_era = history.events().last().map_or(0, |event| event.era);
+    let mut text = history.name(event.actor);
+    if !history.is_hardware(event.actor) {
+        text.push_str(&format!(", {}", side(event.era, last_era)));
+    }
+    text.push_str(&format!(", step {}", event.step));
+    if let Some(function) = history.function(at).filter(|_| !history.is_hardware(event.actor)) {
+        text.push_str(&format!(", in {function}"));
+    }
+    text
+}
+
+fn what_happened(page: &mut Page, case: &Case<'_>, history: &History<'_>, cause: &Cause) {
+    if let Some(request) = &cause.request {
+        let device = history.name(history.event(request.issued).actor);
+        let what = if request.write { "write to" } else { "read of" };
+        page.wrapped(
+            "  ",
+            &format!(
+                "DMA {what} iova {:#018x} by {device} (request {}), {}:",
+                request.iova.0,
+                request.serial,
+                when(history, request.issued)
+            ),
+        );
+        if let Some(at) = request.translated {
+            page.wrapped("   ", &format!(" {}, {}", words::long(history, at), when(history, at)));
+        }
+        if let Some(at) = cause.filled.as_ref().and_then(|filled| filled.translated) {
+            page.wrapped("   ", &format!(" that entry was filled by a walk, {}", when(history, at)));
+        }
+        if let Some(pa) = request.pa.filter(|_| !case.outcome.log.is_empty()) {
+            let (owner, holding) = words::owner(history, pa, cause.finding.unwrap_or(0));
+            let since = holding.map_or(String::new(), |holding| format!(", since: {}", by(history, holding.at)));
+            page.wrapped("   ", &format!(" frame pa {:#018x}, owner: {owner}{since}", pa.pfn().pa().0));
+        }
+    } else if let Some(at) = cause.finding {
+        page.wrapped("  ", &format!("Seen at {}:", by(history, at)));
+        page.wrapped("   ", &format!(" {}", words::long(history, at)));
+    }
+    for line in &case.outcome.verdict.details {
+        page.wrapped("   ", &format!(" {line}"));
+    }
+}
+
+fn when(history: &History<'_>, at: usize) -> String {
+    let event = history.event(at);
+    let last_era = history.events().last().map_or(0, |event| event.era);
+    format!("{}, step {}", side(event.era, last_era), event.step)
+}
+
+/// The chain of causes, and what decided.
+fn because(page: &mut Page, history: &History<'_>, cause: &Cause) {
+    let told =
+        |link: &&Link| !matches!(link.role, Role::Request | Role::Finding | Role::Fate | Role::Lock) || cause.decider == Some(link.at);
+    let chain: Vec<&Link> = cause.links.iter().filter(told).collect();
+    if chain.iter().any(|link| link.role != Role::Jump) {
+        page.plain("");
+        page.plain("Chain of causes:");
+        for (nr, link) in chain.iter().enumerate() {
+            page.wrapped(
+                "     ",
+                &format!(" {:>2}. {}: {}{}", nr + 1, by(history, link.at), words::long(history, link.at), remark(cause, link)),
+            );
+        }
+    }
+    let (Some(decider), Some(good), Some(request)) = (cause.decider, &cause.last_good, &cause.request) else { return };
+    page.plain("");
+    let step = |at: usize| history.event(at).step;
+    let bad_at = cause.first_bad.unwrap_or(request.issued);
+    let steps = format!("(step {}) and its first bad one (step {})", step(good.done.unwrap_or(good.issued)), step(bad_at));
+    let what = if cause.translation_changed { "what decides translation was changed by" } else { "the owner of the memory was changed by" };
+    page.wrapped(
+        "  ",
+        &format!("Between the device's last good access {steps}, {what} {}: {}", by(history, decider), words::long(history, decider)),
+    );
+    if request.cached {
+        let seen = match cause.nr_invalidations {
+            0 => "no invalidation was performed between that and this access".to_owned(),
+            n => format!("{n} invalidations were performed between that and this access; none removed this entry"),
+        };
+        page.wrapped("  ", &format!("Expected next: invalidation of the entry; {seen}."));
+    }
+}
+
+fn remark(cause: &Cause, link: &Link) -> &'static str {
+    if cause.decider == Some(link.at) {
+        return "  <== this decided";
+    }
+    match link.role {
+        Role::Source => " (fetched by the walk)",
+        Role::Filled => " (this filled the IOTLB entry)",
+        Role::LastGood => " (last good access)",
+        Role::Changed | Role::Injected | Role::Error | Role::Jump | Role::Fate | Role::Lock | Role::Request | Role::Finding => "",
+    }
+}
+
+/// What befell the memory in question, as KASAN tells it.
+fn memory(page: &mut Page, history: &History<'_>, cause: &Cause) {
+    let end = cause.finding.unwrap_or(0);
+    for &pa in &cause.subjects {
+        let fates = history.of_frame(pa, 0..end);
+        if fates.is_empty() {
+            continue;
+        }
+        page.plain("");
+        page.plain(&format!("Memory at pa {:#018x}:", pa.0));
+        let jumps = history.positions(0..end, |event| matches!(event.kind, EventKind::Jumped { .. }));
+        let skipped = fates.len().saturating_sub(FATES_MAX);
+        if skipped > 0 {
+            page.plain(&format!("  ({skipped} earlier events)"));
+        }
+        let mut told: Vec<usize> = fates[skipped..].iter().chain(jumps.iter().filter(|&&jump| jump > fates[skipped])).copied().collect();
+        told.sort_unstable();
+        for at in told {
+            if jumps.contains(&at) {
+                page.wrapped("    ", &format!("  step {}: kexec: {}", history.event(at).step, handed_over(history, pa, at, end)));
+            } else {
+                page.wrapped("    ", &format!("  {}: {}", by(history, at), words::long(history, at)));
+            }
+        }
+    }
+}
+
+/// What became of the memory at `pa` at the jump at `jump`.
+fn handed_over(history: &History<'_>, pa: Pa, jump: usize, end: usize) -> &'static str {
+    let era = history.event(jump).era;
+    let reserved = history.of_frame(pa, jump..end).into_iter().any(|at| {
+        let event = history.event(at);
+        event.era == era && matches!(event.kind, EventKind::Note { verb: verb::KHO_RESERVED | verb::KHO_RESTORED, .. })
+    });
+    match (reserved, history.holding(pa, jump)) {
+        (true, _) => "handed over",
+        (false, Some(Holding { tag: Some(_), .. })) => "in use, and not reserved by the next kernel",
+        (false, _) => "not in use",
+    }
+}
+
+/// What identifies the run, and the line to copy.
+fn tail(page: &mut Page, case: &Case<'_>) {
+    let spec = case.spec;
+    for assumption in &case.outcome.assumptions {
+        page.wrapped("  ", &format!("assumes: {assumption}"));
+    }
+    let defects: Vec<&str> = spec.defects.iter().map(|defect| defect.id()).collect();
+    let defects = if defects.is_empty() { String::new() } else { format!(", planted defects: {}", defects.join(" ")) };
+    page.wrapped("  ", &format!("scenario: {}, kernel: {}{defects}, policy: {}", spec.scenario.name, spec.kernel(), spec.policy));
+    let outcome = case.outcome;
+    page.wrapped("  ", &format!("steps: {}, choices: {}, trace hash: {:016x}", outcome.steps, outcome.record.len(), outcome.trace_hash));
+    page.plain(&format!("replay: lurch replay {}", case.source));
+}
+
+fn mail_head(page: &mut Page, case: &Case<'_>) {
+    page.plain("Hello,");
+    page.plain("");
+    page.wrapped("", "lurch found the following issue in its model of the live update series:");
+    page.plain("");
+    page.plain(&format!("revision:    {}", case.spec.kernel()));
+    page.plain(&format!("scenario:    {}", case.spec.scenario.name));
+    page.plain(&format!("lurch:       {}", env!("CARGO_PKG_VERSION")));
+    page.plain(&format!("reproducer:  lurch replay {}", case.source));
+    page.plain("");
+}
+
+/// Lines of bounded width.
+struct Page {
+    width: usize,
+    lines: Vec<String>,
+}
+
+impl Page {
+    /// A line as it is.
+    fn plain(&mut self, line: &str) {
+        self.lines.push(line.to_owned());
+    }
+
+    /// A line broken at the width; it keeps its own indent, later lines get `indent`.
+    fn wrapped(&mut self, indent: &str, line: &str) {
+        let own: String = line.chars().take_while(|c| *c == ' ').collect();
+        let widest = own.len().max(indent.len());
+        for (nr, part) in columns::wrap(line, self.width.saturating_sub(widest)).into_iter().enumerate() {
+            let indent = if nr == 0 { own.as_str() } else { indent };
+            self.lines.push(format!("{indent}{part}"));
+        }
+    }
+}

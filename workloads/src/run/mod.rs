@@ -1,0 +1,223 @@
+//! One run: from a spec to an outcome. The same spec gives the same outcome on every host and thread.
+
+mod callers;
+mod env;
+mod outcome;
+mod profile;
+mod spec;
+mod verdict;
+mod workspace;
+
+pub use env::Env;
+pub use outcome::{ActorName, Counts, Outcome, Verdict, VerdictKind};
+pub use spec::RunSpec;
+pub use workspace::Workspace;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use callers::{CallerTrack, Callers};
+use iommu_model::addr::Pa;
+use iommu_model::timing::{Geometry, Params};
+use iommu_model::vtd::{Capabilities, Unit};
+use sim::device::Fabric;
+use sim::engine::{Burst, Core, Engine, Recorded};
+use sim::machine::Machine;
+use sim::memory::{FrameState, Memory};
+use sim::policy::{Policy, PolicySpec, Replay};
+use sim::trace::UnitId;
+
+use crate::host::Mailbox;
+use crate::kernel::{boot, kexec::group_of};
+use crate::oracle;
+use crate::scenario::Plan;
+use crate::tag;
+use crate::topology::Topology;
+
+/// Steps after which a run is ended by the bound `steps`, unless `--set steps=N` says otherwise.
+pub const STEPS_MAX: u64 = 400_000;
+/// Steps between two looks at the outside world: also the burst under madsim.
+const BURST: u64 = 1024;
+
+/// How to run, beside what.
+#[derive(Clone, Copy, Default)]
+pub struct How<'a> {
+    /// Keep the events, for reports.
+    pub keep_log: bool,
+    /// Repeat this list instead of asking the spec's policy.
+    pub replay: Option<&'a [Recorded]>,
+    /// After the list ends or diverges go on with this policy, seeded by the spec.
+    pub then: Option<PolicySpec>,
+    /// Take a snapshot of the decoded state at this mark.
+    pub snapshot_at: Option<&'a str>,
+}
+
+/// Runs `spec`.
+pub fn run(workspace: &mut Workspace, spec: &RunSpec, how: &How<'_>) -> Outcome {
+    let profile = workspace.profile(spec);
+    let policy: Box<dyn Policy> = match how.replay {
+        Some(list) => {
+            let replay = Replay::new(list.to_vec());
+            match how.then {
+                Some(then) => Box::new(replay.then(then.build(spec.seed, &profile.schedule, profile.faults(spec)))),
+                None => Box::new(replay),
+            }
+        }
+        None => spec.policy.build(spec.seed, &profile.schedule, profile.faults(spec)),
+    };
+    let mut run = Run::start(workspace, spec, policy, how);
+    while run.burst(BURST) {}
+    run.end(workspace)
+}
+
+/// A run under way: can be driven in bursts from outside.
+pub struct Run {
+    spec: RunSpec,
+    machine: Rc<Machine>,
+    engine: Engine,
+    counts: Rc<RefCell<Counts>>,
+    ended: Option<Burst>,
+    steps_max: u64,
+    snapshots: Rc<RefCell<Vec<(String, String)>>>,
+    callers: Rc<RefCell<Callers>>,
+}
+
+impl Run {
+    /// Builds the machine, boots nothing yet.
+    pub fn start(workspace: &mut Workspace, spec: &RunSpec, policy: Box<dyn Policy>, how: &How<'_>) -> Run {
+        Run::build(workspace, spec, policy, how, None)
+    }
+
+    /// As [`Run::start`] under the spec's own policy, with calls coming from `mailbox` instead of the scenario's programs.
+    pub fn start_hosted(workspace: &mut Workspace, spec: &RunSpec, how: &How<'_>, mailbox: Rc<Mailbox>) -> Run {
+        let profile = workspace.profile(spec);
+        let policy = spec.policy.build(spec.seed, &profile.schedule, profile.faults(spec));
+        Run::build(workspace, spec, policy, how, Some(mailbox))
+    }
+
+    fn build(workspace: &mut Workspace, spec: &RunSpec, policy: Box<dyn Policy>, how: &How<'_>, host: Option<Rc<Mailbox>>) -> Run {
+        let core = Rc::new(Core::new(policy));
+        let plan = Plan::draw(&core, &spec.settings);
+        let topo = plan.topo.clone();
+        let mut memory = workspace.take_memory(topo.nr_frames as usize);
+        describe_memory(&mut memory, &topo);
+        let fabric = build_fabric(&topo);
+        let counts = Rc::new(RefCell::new(Counts::default()));
+        let snapshots = Rc::new(RefCell::new(Vec::new()));
+        let callers = Rc::new(RefCell::new(Callers::default()));
+        let mut oracles = oracle::all(&topo, &counts);
+        oracles.push(Box::new(CallerTrack(callers.clone())));
+        if let Some(mark) = how.snapshot_at {
+            oracles.push(Box::new(crate::inspect::Snapshotter::new(mark, spec.outgoing, &topo, snapshots.clone())));
+        }
+        let machine = Machine::new(core.clone(), memory, fabric, oracles, how.keep_log);
+        let mut engine = Engine::new(core);
+        if host.is_some() {
+            engine.set_driven_from_outside();
+        }
+        Fabric::start(&machine, &engine);
+        let env = Rc::new(Env::new(spec, plan, host));
+        let data = Pa(u64::from(topo.image.start) << 12);
+        let first = env.clone();
+        machine.spawn_cpu(&engine, "swapper/0", group_of(0), move |cpu| boot::start_kernel(cpu, first, 0, data, None));
+        let steps_max = spec.settings.get("steps").copied().unwrap_or(STEPS_MAX);
+        Run { spec: spec.clone(), machine, engine, counts, ended: None, steps_max, snapshots, callers }
+    }
+
+    /// Performs at most `steps` steps; false when the run is over.
+    pub fn burst(&mut self, steps: u64) -> bool {
+        if self.ended.is_some() {
+            return false;
+        }
+        let left = self.steps_max.saturating_sub(self.machine.core.steps());
+        match self.engine.run(steps.min(left)) {
+            Burst::Spent if left > steps => true,
+            burst => {
+                self.ended = Some(burst);
+                false
+            }
+        }
+    }
+
+    /// The machine.
+    pub fn machine(&self) -> &Rc<Machine> {
+        &self.machine
+    }
+
+    /// Judges the end and gives the buffers back.
+    pub fn end(self, workspace: &mut Workspace) -> Outcome {
+        let Run { spec, machine, engine, counts, ended, snapshots, callers, .. } = self;
+        let ended = ended.unwrap_or(Burst::Spent);
+        if ended == Burst::Finished {
+            machine.finish();
+        }
+        let verdict = verdict::of(&spec, &machine, &engine, ended, &counts.borrow(), &callers.borrow());
+        let actors = engine
+            .actors()
+            .map(|(_, name, group)| ActorName { name: name.to_owned(), era: (group != sim::device::HARDWARE).then_some(group.0) })
+            .collect();
+        let cycles = engine.cycles();
+        drop(engine);
+        let (trace_hash, log) = {
+            let judge = machine.judge();
+            (judge.hash(), judge.log().to_vec())
+        };
+        let (record, nr_fallible, divergence) = {
+            let mut choices = machine.core.choices().borrow_mut();
+            (choices.take_record(), choices.nr_fallible(), choices.divergence())
+        };
+        let steps = machine.core.steps();
+        let counts = counts.borrow().clone();
+        let snapshots = snapshots.borrow().clone();
+        if let Ok(machine) = Rc::try_unwrap(machine) {
+            workspace.give_memory(machine.into_memory());
+        }
+        let assumptions = verdict::assumptions(&spec);
+        Outcome { verdict, steps, cycles, trace_hash, record, nr_fallible, counts, log, actors, divergence, snapshots, assumptions }
+    }
+}
+
+/// Writes the memory map into the shadow.
+fn describe_memory(memory: &mut Memory, topo: &Topology) {
+    for (index, frame) in memory.frames.iter_mut().enumerate() {
+        let pfn = index as u32;
+        frame.state = FrameState::Free;
+        frame.scratch = topo.scratch.contains(&pfn);
+        if topo.holes.iter().any(|hole| hole.contains(&pfn)) {
+            frame.state = FrameState::Absent;
+        } else if topo.firmware.contains(&pfn) {
+            frame.state = FrameState::Reserved;
+            frame.tag = tag::FIRMWARE;
+        } else if topo.image.contains(&pfn) {
+            frame.state = FrameState::Reserved;
+            frame.tag = tag::KERNEL_IMAGE;
+        }
+    }
+    for pfn in topo.image.clone().chain(topo.firmware.clone()) {
+        memory.ram.fill(Pa(u64::from(pfn) << 12), 4096, 0, true);
+    }
+}
+
+/// Builds the units and devices.
+fn build_fabric(topo: &Topology) -> Fabric {
+    let mut fabric = Fabric::new();
+    for unit in &topo.units {
+        let capabilities = Capabilities {
+            root_switch_invalidates: unit.root_switch_invalidates,
+            page_selective: unit.page_selective,
+            superpage_2m: unit.superpage_2m,
+            ..Capabilities::default()
+        };
+        let ways = u32::from(unit.psc_entries);
+        let params = Params {
+            iotlb: Geometry::fully_associative(u32::from(unit.iotlb_entries)),
+            psc: [Geometry::fully_associative(ways); 4],
+            ..Params::default()
+        };
+        fabric.add_unit(Unit::new(capabilities, params));
+    }
+    for device in &topo.devices {
+        fabric.add_device(device.bdf, UnitId(device.unit));
+    }
+    fabric
+}

@@ -1,0 +1,86 @@
+//! From the end of a run to its verdict.
+
+use iommu_model::addr::Pa;
+use sim::engine::{Burst, Engine, Object};
+use sim::machine::{Machine, StopKind};
+
+use super::callers::Callers;
+use super::{Counts, RunSpec, Verdict, VerdictKind};
+use crate::known;
+
+/// Properties that `sim` judges by itself: their titles get the kernel function, as a kernel's own checkers print it.
+const OF_THE_MACHINE: [&str; 4] = ["LIFE", "LOCK", "P7", "definedness"];
+
+/// The verdict of a run that ended with `ended`.
+pub(super) fn of(spec: &RunSpec, machine: &Machine, engine: &Engine, ended: Burst, counts: &Counts, callers: &Callers) -> Verdict {
+    if let Some(finding) = machine.judge().finding() {
+        let mut title = finding.title.clone();
+        if OF_THE_MACHINE.contains(&finding.property)
+            && let Some(function) = callers.function(finding.actor)
+        {
+            title = format!("{title} in {function}");
+        }
+        return violation(spec, finding.property, title, finding.details.clone());
+    }
+    if let Some(stop) = machine.stopped() {
+        let what = match stop.kind {
+            StopKind::Bug => "BUG",
+            StopKind::Panic => "panic",
+        };
+        let title = format!("{what} in {}", stop.title);
+        let details = vec![format!("{} stopped the kernel of generation {} at step {}", engine.name(stop.actor), stop.era, stop.step)];
+        // Legal only in an incoming kernel, and only when something in this run gave it cause.
+        let provoked = !counts.injected.is_empty() || spec.outgoing != spec.incoming;
+        return if stop.era > 0 && provoked {
+            plain(VerdictKind::SafeStop, "safe-stop", title, details)
+        } else {
+            violation(spec, "unexplained", title, details)
+        };
+    }
+    match ended {
+        Burst::Finished => plain(VerdictKind::Clean, "", String::new(), Vec::new()),
+        Burst::Deadlock => violation(spec, "LOCK", "endless wait".to_owned(), deadlock(machine, engine)),
+        Burst::Spent | Burst::Halted => {
+            plain(VerdictKind::Bound, "steps", "bound on steps reached; raise it with --set steps=N".to_owned(), Vec::new())
+        }
+    }
+}
+
+fn violation(spec: &RunSpec, property: &str, title: String, details: Vec<String>) -> Verdict {
+    let listed = known::lookup(spec, property, &title);
+    Verdict { listed, ..plain(VerdictKind::Violation, property, title, details) }
+}
+
+fn plain(kind: VerdictKind, property: &str, title: String, details: Vec<String>) -> Verdict {
+    Verdict { kind, property: property.to_owned(), title, details, listed: None }
+}
+
+/// Who waits for what, and who holds it.
+fn deadlock(machine: &Machine, engine: &Engine) -> Vec<String> {
+    engine
+        .blocked()
+        .map(|(actor, object)| {
+            let holders: Vec<String> =
+                machine.lock_holders(Pa(object.0)).into_iter().map(|holder| engine.name(holder).to_owned()).collect();
+            let what = match (object.is_memory(), holders.is_empty()) {
+                (true, false) => format!("the lock at pa {:#x}, held by {}", object.0, holders.join(", ")),
+                (true, true) => format!("the word at pa {:#x} to change", object.0),
+                (false, _) if object == Object::nothing() => "nothing: it has stopped".to_owned(),
+                (false, _) => "hardware or another program".to_owned(),
+            };
+            format!("{} waits for {what}", engine.name(actor))
+        })
+        .collect()
+}
+
+/// The named assumptions a run of this spec depends on.
+pub(super) fn assumptions(spec: &RunSpec) -> Vec<&'static str> {
+    let mut list = Vec::new();
+    if spec.incoming.reclaim || spec.outgoing.reclaim {
+        list.push("reclaim: iommufd retrieve, replace and finish follow the sketch of RFC v2 (2025-12-02); no posted code");
+    }
+    if spec.outgoing.name == "v1" {
+        list.push("v1: only its immutability rule; the rest is v2");
+    }
+    list
+}

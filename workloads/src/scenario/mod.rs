@@ -1,0 +1,93 @@
+//! Scenarios: weights over one alphabet of operations and one topology generator. No scripts.
+
+mod plan;
+mod registry;
+
+pub use plan::{Mapping, Plan, VmPlan};
+pub use registry::{all, by_name};
+
+use std::collections::BTreeMap;
+
+/// Parameters changed with `--set KEY=VALUE`, in order of key. Known keys: [`PARAMETERS`].
+pub type Settings = BTreeMap<String, u64>;
+
+/// One parameter of the generator.
+#[derive(Clone, Copy, Debug)]
+pub struct Parameter {
+    /// Key as `--set` takes it.
+    pub key: &'static str,
+    /// Largest sensible value.
+    pub max: u64,
+    /// What it is.
+    pub about: &'static str,
+}
+
+/// All parameters.
+pub const PARAMETERS: &[Parameter] = &[
+    Parameter { key: "devices", max: 8, about: "number of preserved devices" },
+    Parameter { key: "pages", max: 4096, about: "pages of guest memory per VM" },
+    Parameter { key: "mappings", max: 64, about: "mappings per IOAS" },
+    Parameter { key: "updates", max: 3, about: "updates in a row" },
+    Parameter { key: "steps", max: 10_000_000, about: "bound on the steps of a run" },
+];
+
+/// A scenario: a name and weights.
+#[derive(Debug)]
+pub struct Scenario {
+    /// Name as commands take it.
+    pub name: &'static str,
+    /// One line for `lurch list scenarios`.
+    pub about: &'static str,
+    /// Marks a clean sweep must have hit at least once.
+    pub requires: &'static [crate::mark::Mark],
+    /// Default revision when `--kernel` is not given.
+    pub kernel: &'static str,
+    /// Weights of the generator.
+    pub weights: Weights,
+}
+
+/// Weights of the alphabet: how often, relative to each other, a driver draws an operation. 0 switches it off.
+#[derive(Clone, Copy, Debug)]
+pub struct Weights {
+    /// Concurrent mapper: map while the update is prepared.
+    pub map: u8,
+    /// Concurrent unmapper.
+    pub unmap: u8,
+    /// Close the session before reboot (abort), then go on.
+    pub abort: u8,
+    /// A second consumer: another session with its own memfd.
+    pub other_session: u8,
+    /// Stale, duplicate and never-issued arguments.
+    pub bad_arguments: u8,
+    /// Memory pressure: an unrelated allocator user in both kernels.
+    pub pressure: u8,
+    /// Reboot into the next kernel happens (else the run ends before).
+    pub reboot: u8,
+    /// FINISH in the incoming kernel.
+    pub finish: u8,
+    /// Map/unmap, and a second update after the first or after an abort.
+    pub reuse: u8,
+    /// How failures are injected.
+    pub faults: Faults,
+}
+
+/// How failures are injected.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Faults {
+    /// None.
+    Never,
+    /// One fallible call, drawn from the seed, in `per_1024` of the runs.
+    One {
+        /// Share of runs with a failure.
+        per_1024: u16,
+    },
+    /// One failure of exactly this allocation class, after letting `skip` allocations of the class succeed.
+    Class {
+        /// Class (see `tag.rs`).
+        class: u16,
+        /// Allocations of the class that succeed first.
+        skip: u32,
+    },
+    /// Exactly the n-th fallible call fails, with n swept from the seed over all calls of the profiling run.
+    Sweep,
+}

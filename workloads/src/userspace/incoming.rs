@@ -1,0 +1,117 @@
+//! The agent of the incoming kernel: retrieves the session, takes files back, replaces restored domains, finishes.
+
+use std::rc::Rc;
+
+use super::agent::{self, SESSION};
+use super::vmm::{Vm, hwpt_token, tokens};
+use super::{Helpers, Process, below, chance, neighbours};
+use crate::mark::Mark;
+use crate::verb::{self, Phase};
+
+/// Runs the agent of an incoming kernel.
+pub(super) async fn run(p: Process) {
+    p.t.phase(Phase::Incoming);
+    let env = p.t.k.env.clone();
+    let core = p.t.machine.core.clone();
+    let weights = env.scenario.weights;
+    let helpers = Rc::new(Helpers::default());
+    neighbours::spawn(&p, &helpers, &[]);
+    if weights.finish == 0 {
+        helpers.join(&core).await;
+        return;
+    }
+    let session = p.retrieve_session(SESSION).await;
+    if session < 0 {
+        helpers.join(&core).await;
+        return;
+    }
+    let mut vms = Vec::with_capacity(env.plan.vms.len());
+    let mut whole = true;
+    for index in 0..env.plan.vms.len() {
+        match take_back(&p, session, index).await {
+            Some(vm) => vms.push(vm),
+            None => whole = false,
+        }
+    }
+    if !p.t.k.rev.reclaim {
+        // Phase one: nothing can be finished; the session stays as it is until the next reboot.
+        helpers.join(&core).await;
+        return;
+    }
+    if whole || chance(&core, 1) {
+        let errno = p.finish(session).await;
+        if errno == 0 {
+            p.t.mark(Mark::FinishReached);
+            p.t.phase(Phase::Finished);
+            p.close(session).await;
+            helpers.join(&core).await;
+            if neighbours::finish_other_session(&p).await {
+                p.t.machine.note(verb::ALL_FINISHED, [0; 4]);
+            }
+            for vm in &vms {
+                for _ in 0..below(&core, u32::from(weights.reuse) + 1) {
+                    vm.guest_operation(&p).await;
+                }
+            }
+            if u32::from(p.t.k.era) < env.plan.updates {
+                p.t.mark(Mark::SecondUpdate);
+                agent::update(&p, &vms, SESSION).await;
+            }
+            return;
+        }
+    }
+    p.close(session).await;
+    helpers.join(&core).await;
+}
+
+/// Takes one VM's files back. With a second phase: builds a new address space over the retrieved memory, replaces the restored
+/// domain by it, and drops what was restored.
+async fn take_back(p: &Process, session: i32, index: usize) -> Option<Vm> {
+    let env = p.t.k.env.clone();
+    let core = &p.t.machine.core;
+    let plan = env.plan.vms[index].clone();
+    let [memory, space, device] = tokens(index);
+    // Any order is allowed.
+    let device_first = below(core, 2) == 1;
+    let early = if device_first { p.retrieve_fd(session, device).await } else { 0 };
+    let memfd = p.retrieve_fd(session, memory).await;
+    if !p.t.k.rev.reclaim {
+        if !device_first {
+            p.retrieve_fd(session, device).await;
+        }
+        return None;
+    }
+    let iommufd = p.retrieve_fd(session, space).await;
+    let vfio = if device_first { early } else { p.retrieve_fd(session, device).await };
+    if memfd < 0 || iommufd < 0 || vfio < 0 {
+        return None;
+    }
+    let restored = p.hwpt_restore(iommufd, hwpt_token(index)).await;
+    if restored < 0 {
+        return None;
+    }
+    let object = p.vfio_bind(vfio, iommufd).await;
+    if object < 0 {
+        return None;
+    }
+    let ioas = p.ioas_alloc(iommufd).await;
+    if ioas < 0 {
+        return None;
+    }
+    let mappings = env.vm(index).mappings.clone();
+    for mapping in &mappings {
+        if p.ioas_map(iommufd, ioas, memfd, mapping.page, mapping.pages, mapping.iova).await != 0 {
+            return None;
+        }
+    }
+    let hwpt = p.hwpt_alloc(iommufd, object, ioas).await;
+    if hwpt < 0 {
+        return None;
+    }
+    if p.vfio_replace(vfio, hwpt).await != 0 {
+        return None;
+    }
+    p.iommufd_destroy(iommufd, restored).await;
+    p.hwpt_mark(iommufd, hwpt, hwpt_token(index)).await;
+    Some(Vm { plan, index, memfd, iommufd, ioas, hwpt, vfio })
+}

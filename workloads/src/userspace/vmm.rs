@@ -1,0 +1,186 @@
+//! A virtual machine monitor: guest memory, one passed-through device, and what it maps and unmaps while the guest runs.
+
+use std::rc::Rc;
+
+use iommu_model::addr::{Bdf, Iova};
+use sim::device::DmaRange;
+
+use super::{Helpers, Process, below, chance};
+use crate::errno::EBUSY;
+use crate::kernel::kexec::group_of;
+use crate::mark::Mark;
+use crate::scenario::{Mapping, VmPlan};
+use crate::verb;
+
+/// What a VMM tells its successor across the update: in real life a file beside the session.
+#[derive(Clone, Debug, Default)]
+pub struct VmState {
+    /// Mappings that exist when the update begins.
+    pub mappings: Vec<Mapping>,
+}
+
+/// A running VM: its descriptors and object ids.
+#[derive(Clone, Debug)]
+pub struct Vm {
+    /// Its plan.
+    pub plan: VmPlan,
+    /// Number of the VM.
+    pub index: usize,
+    /// Guest memory.
+    pub memfd: i32,
+    /// iommufd.
+    pub iommufd: i32,
+    /// IOAS id.
+    pub ioas: i32,
+    /// HWPT id.
+    pub hwpt: i32,
+    /// VFIO device.
+    pub vfio: i32,
+}
+
+/// Tokens of a VM's files in a session.
+pub(super) fn tokens(index: usize) -> [u64; 3] {
+    let base = index as u64 * 16;
+    [base + 1, base + 2, base + 3]
+}
+
+/// Token of a VM's HWPT mark.
+pub(super) fn hwpt_token(index: usize) -> u64 {
+    index as u64 + 1
+}
+
+impl Vm {
+    /// Sets a VM up: memory, address space, device, mappings; then lets the device run.
+    pub async fn set_up(p: &Process, index: usize, plan: &VmPlan) -> Vm {
+        let memfd = p.memfd_create(plan.pages).await;
+        let iommufd = p.iommufd_open().await;
+        let vfio = p.vfio_open(plan.bdf).await;
+        let device = p.vfio_bind(vfio, iommufd).await;
+        let ioas = p.ioas_alloc(iommufd).await;
+        let hwpt = p.hwpt_alloc(iommufd, device, ioas).await;
+        let vm = Vm { plan: plan.clone(), index, memfd, iommufd, ioas, hwpt, vfio };
+        for mapping in &plan.mappings {
+            vm.map(p, *mapping).await;
+        }
+        p.vfio_attach(vfio, hwpt).await;
+        p.hwpt_mark(iommufd, hwpt, hwpt_token(index)).await;
+        vm.start_device(p);
+        vm
+    }
+
+    /// Sets the bus-master bit: the guest driver starts the device.
+    pub fn start_device(&self, p: &Process) {
+        p.t.machine.fabric.set_bus_master(&p.t.machine.core, self.plan.bdf, true);
+    }
+
+    /// Maps, and on success tells the device.
+    pub async fn map(&self, p: &Process, mapping: Mapping) -> bool {
+        let errno = p.ioas_map(self.iommufd, self.ioas, self.memfd, mapping.page, mapping.pages, mapping.iova).await;
+        if errno == 0 {
+            program(p, self.plan.bdf, mapping);
+            p.t.k.env.vm(self.index).mappings.push(mapping);
+        } else if errno == EBUSY {
+            p.t.mark(Mark::MapRefused);
+        }
+        errno == 0
+    }
+
+    /// Unmaps. A well-behaved guest driver stops using the range first; a careless one does not.
+    pub async fn unmap(&self, p: &Process, mapping: Mapping, careless: bool) {
+        if !careless {
+            unprogram(p, self.plan.bdf, mapping);
+        }
+        let (errno, bytes) = p.ioas_unmap(self.iommufd, self.ioas, mapping.iova, mapping.pages).await;
+        if errno == 0 && bytes > 0 {
+            unprogram(p, self.plan.bdf, mapping);
+            p.t.k.env.vm(self.index).mappings.retain(|known| known.iova != mapping.iova);
+        } else if !careless {
+            program(p, self.plan.bdf, mapping);
+        }
+    }
+
+    /// One operation of the running guest: a map or an unmap, drawn by weight.
+    pub async fn guest_operation(&self, p: &Process) {
+        let core = &p.t.machine.core;
+        let weights = &p.t.k.env.scenario.weights;
+        let total = u32::from(weights.map) + u32::from(weights.unmap);
+        if total == 0 {
+            return;
+        }
+        let known = p.t.k.env.vm(self.index).mappings.clone();
+        if below(core, total) < u32::from(weights.map) || known.is_empty() {
+            // A new range beside, or behind a table border of, what is there; or one that is taken already.
+            let borders = [0x20_0000u64, 0x4000_0000, 0x5_0000, 0x8020_0000];
+            let border = borders[below(core, borders.len() as u32) as usize];
+            let slot = u64::from(below(core, 3)) << 16;
+            let page = below(core, self.plan.pages.min(8));
+            let mapping = Mapping { iova: Iova(border + slot + 0x3000), page, pages: 1, writable: true };
+            if !known.iter().any(|other| overlaps(other, &mapping)) {
+                self.map(p, mapping).await;
+            }
+        } else {
+            let mapping = known[below(core, known.len().min(16) as u32) as usize];
+            let careless = below(core, 2) == 1;
+            self.unmap(p, mapping, careless).await;
+        }
+    }
+
+    /// Starts a thread of the VMM that issues a few guest operations.
+    pub fn spawn_guest(&self, p: &Process, helpers: &Rc<Helpers>) {
+        let core = &p.t.machine.core;
+        let nr = 1 + below(core, 3);
+        let (vm, process, helpers) = (self.clone(), p.clone(), helpers.clone());
+        helpers.started();
+        let group = group_of(p.t.k.era);
+        let machine = p.t.machine.clone();
+        machine.spawn_from_step(&format!("vmm{}/map", self.index), group, sim::engine::Life::Finite, move |cpu| async move {
+            let process = process.on(cpu);
+            for _ in 0..nr {
+                vm.guest_operation(&process).await;
+                if chance(&process.t.machine.core, 1) {
+                    process.t.relax().await;
+                }
+            }
+            helpers.ended(&process.t.machine.core);
+        });
+    }
+
+    /// Preserves the VM's files in `session`: memory, address spaces, device, in this order. The first error ends it.
+    pub async fn preserve(&self, p: &Process, session: i32) -> i32 {
+        let [memory, space, device] = tokens(self.index);
+        for (fd, token) in [(self.memfd, memory), (self.iommufd, space), (self.vfio, device)] {
+            let errno = p.preserve_fd(session, fd, token).await;
+            if errno != 0 {
+                return errno;
+            }
+        }
+        0
+    }
+}
+
+impl Process {
+    /// The same process on another thread.
+    pub fn on(&self, cpu: sim::cpu::Cpu) -> Process {
+        let mut other = self.clone();
+        other.t.cpu = cpu;
+        other
+    }
+}
+
+fn overlaps(a: &Mapping, b: &Mapping) -> bool {
+    let end = |mapping: &Mapping| mapping.iova.0 + (u64::from(mapping.pages) << 12);
+    a.iova.0 < end(b) && b.iova.0 < end(a)
+}
+
+/// Tells the device of a range it may use.
+pub(super) fn program(p: &Process, bdf: Bdf, mapping: Mapping) {
+    let bytes = u64::from(mapping.pages) << 12;
+    let range = DmaRange { iova: mapping.iova, bytes, writable: mapping.writable };
+    p.t.machine.note(verb::DEVICE_PROGRAMMED, [u64::from(bdf.0), mapping.iova.0, bytes, 0]);
+    p.t.machine.fabric.program(&p.t.machine.core, bdf, range);
+}
+
+/// Tells the device to leave a range alone.
+pub(super) fn unprogram(p: &Process, bdf: Bdf, mapping: Mapping) {
+    p.t.machine.fabric.unprogram(bdf, mapping.iova, u64::from(mapping.pages) << 12);
+}

@@ -1,0 +1,254 @@
+//! Goal: every subcommand, flag and exit code of `lurch` does what its documentation says. Method: the binary itself, in a
+//! folder of its own, with an empty environment.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+/// A folder that is there for one test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Folder {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let _ = std::fs::remove_dir_all(&path);
+        std::fs::create_dir_all(&path).expect("the target folder is writable");
+        Folder(path)
+    }
+
+    fn lurch(&self, args: &[&str]) -> Output {
+        self.lurch_with(args, &[])
+    }
+
+    fn lurch_with(&self, args: &[&str], env: &[(&str, &str)]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_lurch"));
+        command.args(args).current_dir(&self.0).env_clear().envs(env.iter().copied());
+        command.output().expect("the binary starts")
+    }
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).expect("UTF-8")
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).expect("UTF-8")
+}
+
+#[track_caller]
+fn code(output: &Output, expected: i32) {
+    assert_eq!(output.status.code(), Some(expected), "stdout: {}\nstderr: {}", out(output), err(output));
+}
+
+/// The JSON lines of a command.
+fn lines(output: &Output) -> Vec<Value> {
+    out(output)
+        .lines()
+        .map(|line| {
+            assert!(line.starts_with("{\"format_version\":1,"), "{line}");
+            serde_json::from_str(line).expect("JSON")
+        })
+        .collect()
+}
+
+#[test]
+fn list_shows_each_kind_and_json_has_a_line_for_each_thing() {
+    let folder = Folder::new("list");
+    let all = folder.lurch(&["list"]);
+    code(&all, 0);
+    for kind in ["scenarios", "kernels", "defects", "oracles", "policies", "marks", "settings"] {
+        assert!(out(&all).contains(&format!("{kind}:")));
+        let one = folder.lurch(&["list", kind, "--json"]);
+        code(&one, 0);
+        assert!(!lines(&one).is_empty(), "{kind}");
+    }
+    assert!(out(&all).contains("update-with-dma"));
+}
+
+#[test]
+fn wrong_command_lines_are_usage_errors_with_a_hint() {
+    let folder = Folder::new("usage");
+    let typo = folder.lurch(&["run", "update-with-dna"]);
+    code(&typo, 2);
+    assert!(err(&typo).contains("did you mean `update-with-dma`?") && err(&typo).contains("lurch list scenarios"));
+    for args in [
+        &["run", "any", "--kernel", "v99"][..],
+        &["run", "any", "--policy", "pso"],
+        &["run", "any", "--defect", "LU-000"],
+        &["run", "any", "--set", "pages"],
+        &["run", "any", "--set", "pages=99999999"],
+        &["run", "any", "--seed", "x"],
+        &["run", "any", "--fail-nth", "-1"],
+        &["sweep", "--runs", "1", "--time-budget", "1s"],
+        &["sweep", "--partition", "slice:3/2"],
+        &["sweep", "--jobs", "0"],
+        &["sweep", "no-such-scenario"],
+        &["bench", "--time-budget", "5"],
+        &[],
+    ] {
+        code(&folder.lurch(args), 2);
+    }
+    code(&folder.lurch(&["sweep", "no-such-*"]), 4);
+    code(&folder.lurch(&["--help"]), 0);
+    code(&folder.lurch(&["--version"]), 0);
+}
+
+#[test]
+fn bad_tokens_and_files_are_refused_with_the_place() {
+    let folder = Folder::new("bad-input");
+    let long = "lu1-".to_owned() + &"a".repeat(10_000);
+    for token in ["lu1-any-pos-1-0000", "lu2-any-pos-1-0000", "lu1-", long.as_str(), "no-such-file.toml", "", "."] {
+        for command in ["replay", "explain"] {
+            let output = folder.lurch(&[command, token]);
+            code(&output, 103);
+            assert!(err(&output).starts_with("lurch: "), "{}", err(&output));
+            assert!(err(&output).len() < 1000);
+        }
+    }
+    let file = folder.0.join("seed.toml");
+    for text in [&b"format = 1\nscenario = \"any\"\nseeed = 1\n"[..], b"\xff\xfe", b"format = 1\nscenario = \"any\nseed = 1"] {
+        std::fs::write(&file, text).expect("writable");
+        let output = folder.lurch(&["replay", "seed.toml"]);
+        code(&output, 103);
+        assert!(err(&output).starts_with("lurch: seed.toml:"), "{}", err(&output));
+    }
+}
+
+#[test]
+fn a_run_prints_a_token_that_replays_to_the_same_trace() {
+    let folder = Folder::new("run");
+    let run = folder.lurch(&["run", "any", "--seed", "0x11", "--policy", "pct:2", "--message-format", "json"]);
+    let line = &lines(&run)[0];
+    assert_eq!(line["type"], "verdict");
+    let token = line["token"].as_str().expect("a plain run has a token");
+    let replay = folder.lurch(&["replay", token, "--message-format", "json"]);
+    assert_eq!(replay.status.code(), run.status.code());
+    for field in ["verdict", "property", "title", "trace_hash", "steps", "cycles", "token", "scenario", "kernel"] {
+        assert_eq!(lines(&replay)[0][field], line[field], "{field}");
+    }
+    let human = folder.lurch(&["replay", token]);
+    assert!(out(&human).contains(&format!("lurch replay {token}")));
+    code(&folder.lurch(&["explain", token]), 0);
+    code(&folder.lurch(&["explain", token, "--mail"]), 0);
+    assert!(!lines(&folder.lurch(&["explain", token, "--message-format", "json"])).is_empty());
+}
+
+#[test]
+fn what_a_token_cannot_carry_goes_into_a_file_that_replays() {
+    let folder = Folder::new("file");
+    let args = ["run", "any", "--set", "pages=3", "--kernel", "v2:tip", "--fail-nth", "5", "--message-format", "json"];
+    let run = folder.lurch(&args);
+    let line = &lines(&run)[0];
+    assert_eq!(line["token"], Value::Null);
+    let file = line["seed_file"].as_str().expect("a file instead of a token");
+    let replay = folder.lurch(&["replay", file, "--message-format", "json"]);
+    assert_eq!(replay.status.code(), run.status.code(), "{}", err(&replay));
+    assert_eq!(lines(&replay)[0]["trace_hash"], line["trace_hash"]);
+
+    // A file that says something else than happens is not replayed silently.
+    let text = std::fs::read_to_string(folder.0.join(file)).expect("written");
+    let hash = line["trace_hash"].as_str().expect("a hash");
+    std::fs::write(folder.0.join("other.toml"), text.replace(hash, "0123456789abcdef")).expect("writable");
+    code(&folder.lurch(&["replay", "other.toml"]), 105);
+    assert_eq!(folder.lurch(&["replay", "other.toml", "--then", "pos"]).status.code(), run.status.code());
+}
+
+#[test]
+fn flags_have_environment_twins_and_flags_win() {
+    let folder = Folder::new("env");
+    let seed = |output: &Output| lines(output)[0]["seed"].clone();
+    let env = [("LURCH_SEED", "0x22"), ("LURCH_MESSAGE_FORMAT", "json"), ("LURCH_POLICY", "pos")];
+    assert_eq!(seed(&folder.lurch_with(&["run", "any"], &env)), "0x22");
+    assert_eq!(seed(&folder.lurch_with(&["run", "any", "--seed", "3"], &env)), "0x3");
+    assert!(!lines(&folder.lurch_with(&["list", "marks"], &[("LURCH_JSON", "1")])).is_empty());
+}
+
+#[test]
+fn traces_are_text_or_json_lines() {
+    let folder = Folder::new("trace");
+    let text = folder.lurch(&["run", "any", "--trace", "text"]);
+    assert!(out(&text).lines().count() > 5);
+    let json = folder.lurch(&["run", "any", "--trace", "jsonl", "--message-format", "json"]);
+    assert!(lines(&json).iter().filter(|line| line["type"] == "event").count() > 5);
+    let seeds = folder.lurch(&["run", "any", "--output", "kept"]);
+    assert!(err(&seeds).contains("lurch: wrote kept"));
+}
+
+#[test]
+fn a_sweep_is_the_same_with_any_number_of_jobs_and_in_parts() {
+    let folder = Folder::new("jobs");
+    let sweep = |extra: &[&str]| {
+        let args = [&["sweep", "any", "--runs", "60", "--seed", "5", "--message-format", "json"], extra].concat();
+        let output = folder.lurch(&args);
+        let mut lines = lines(&output);
+        for line in &mut lines {
+            let line = line.as_object_mut().expect("an object");
+            line.remove("runs_per_s");
+            line.remove("steps_per_s");
+        }
+        (output.status.code(), lines)
+    };
+    let one = sweep(&["--jobs", "1"]);
+    assert_eq!(one, sweep(&["--jobs", "4"]));
+    let last = |lines: &[Value]| lines.last().expect("a summary").clone();
+    assert_eq!(last(&one.1)["type"], "summary");
+    assert_eq!(last(&one.1)["runs"], 60);
+    let steps = |extra: &[&str]| last(&sweep(extra).1)["steps"].as_u64().expect("a number");
+    let parts = steps(&["--partition", "slice:1/2"]) + steps(&["--partition", "slice:2/2"]);
+    assert_eq!(last(&one.1)["steps"].as_u64(), Some(parts));
+}
+
+#[test]
+fn a_finding_is_reported_confirmed_and_kept() {
+    let folder = Folder::new("finding");
+    let args = ["sweep", "flb-retrieve-enomem", "--kernel", "v2", "--runs", "40", "--results", "results", "--message-format", "json"];
+    let output = folder.lurch(&args);
+    code(&output, 100);
+    let findings: Vec<Value> = lines(&output).into_iter().filter(|line| line["type"] == "finding").collect();
+    assert!(!findings.is_empty());
+    for finding in &findings {
+        assert_eq!(finding["confirmed"], true, "{finding}");
+        let token = finding["token"].as_str().expect("a token");
+        let replay = folder.lurch(&["replay", token, "--message-format", "json"]);
+        code(&replay, 100);
+        assert_eq!(lines(&replay)[0]["trace_hash"], finding["trace_hash"]);
+        code(&folder.lurch(&["replay", finding["seed_file"].as_str().expect("a file")]), 100);
+        assert!(out(&folder.lurch(&["explain", token])).contains("Decisive steps"));
+    }
+    let kept = std::fs::read_to_string(folder.0.join("results/findings.ndjson")).expect("written");
+    assert_eq!(kept.lines().count(), findings.len());
+    folder.lurch(&args);
+    let twice = std::fs::read_to_string(folder.0.join("results/findings.ndjson")).expect("written");
+    assert!(twice.starts_with(&kept) && twice.lines().count() == 2 * findings.len());
+}
+
+#[test]
+fn a_snapshot_is_text_on_stdout_or_in_files() {
+    let folder = Folder::new("snapshot");
+    let text = folder.lurch(&["snapshot", "update-with-dma", "--at", "kexec"]);
+    code(&text, 0);
+    assert!(!out(&text).is_empty());
+    code(&folder.lurch(&["snapshot", "update-with-dma", "--at", "kexec", "--output", "state"]), 0);
+    assert_eq!(std::fs::read_dir(folder.0.join("state")).expect("made").count(), 1);
+}
+
+#[test]
+fn the_bench_prints_rates() {
+    let folder = Folder::new("bench");
+    let output = folder.lurch(&["bench", "--json", "--time-budget", "200ms"]);
+    code(&output, 0);
+    assert!(lines(&output).iter().all(|line| line["type"] == "bench" && line["per_s"].as_f64().is_some_and(|rate| rate > 0.0)));
+}
+
+#[test]
+fn a_closed_pipe_is_no_panic() {
+    let folder = Folder::new("pipe");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lurch"));
+    command.args(["run", "any", "--trace", "text"]).current_dir(&folder.0).env_clear();
+    let mut child = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().expect("starts");
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("ends");
+    assert!(!err(&output).contains("panicked"), "{}", err(&output));
+    assert_ne!(output.status.code(), Some(101));
+}
