@@ -27,12 +27,22 @@ pub enum Stream {
     Poison,
     /// Which policy a portfolio picks, before the run begins.
     Policy,
+    /// When daemons get their turns.
+    Turns,
 }
 
 impl Stream {
     /// All streams.
-    pub const ALL: [Stream; 7] =
-        [Stream::Schedule, Stream::Faults, Stream::Placement, Stream::Hardware, Stream::Workload, Stream::Poison, Stream::Policy];
+    pub const ALL: [Stream; 8] = [
+        Stream::Schedule,
+        Stream::Faults,
+        Stream::Placement,
+        Stream::Hardware,
+        Stream::Workload,
+        Stream::Poison,
+        Stream::Policy,
+        Stream::Turns,
+    ];
 
     /// The name that goes into the key. At most 24 bytes; never changes.
     pub const fn name(self) -> &'static str {
@@ -44,6 +54,7 @@ impl Stream {
             Stream::Workload => "sim/workload",
             Stream::Poison => "sim/poison",
             Stream::Policy => "sim/policy",
+            Stream::Turns => "sim/turns",
         }
     }
 

@@ -78,7 +78,8 @@ verbs! {
 
     /// An FLB callback returned. Args: FLB number, operation (see [`FlbOp`]), errno.
     FLB_OP = 40;
-    /// A file handler callback returned. Args: token, operation (see [`FileOp`]), errno, session pointer.
+    /// A file handler callback returned. Args: token, operation (see [`FileOp`]) with the handler's number in bits 15:8, errno,
+    /// session pointer.
     FILE_OP = 41;
 
     /// A domain id of a unit is taken (args[2] = 1) or given back (0). Args: unit, domain id, state, domain pointer.

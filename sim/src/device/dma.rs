@@ -34,7 +34,10 @@ pub(super) async fn issue(machine: Rc<Machine>, index: usize) {
             core.block(device.queue()).await;
             continue;
         }
-        core.step(Op::pause()).await;
+        core.step(Op::turn()).await;
+        if !device.bus_master.get() {
+            continue;
+        }
         let Some((iova, write)) = draw(&machine, index) else { continue };
         let serial = device.serial.get();
         device.serial.set(serial + 1);

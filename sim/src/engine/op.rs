@@ -82,6 +82,9 @@ pub enum OpKind {
     Register,
     /// Voluntary pause: the actor has nothing urgent. Policies by priority put it last.
     Yield,
+    /// A daemon begins a turn of its own accord and is ready for the next for ever: a device issues a request. Turns come by
+    /// lottery beside any policy, so that a daemon neither starves others nor is starved; what follows is scheduled as usual.
+    Turn,
     /// Start of an actor's or call's work; touches nothing.
     #[default]
     Begin,
@@ -89,7 +92,7 @@ pub enum OpKind {
 
 impl OpKind {
     /// All kinds, in the order of their numbers.
-    pub const ALL: [OpKind; 13] = [
+    pub const ALL: [OpKind; 14] = [
         OpKind::Read,
         OpKind::Write,
         OpKind::Rmw,
@@ -102,12 +105,13 @@ impl OpKind {
         OpKind::DmaWrite,
         OpKind::Register,
         OpKind::Yield,
+        OpKind::Turn,
         OpKind::Begin,
     ];
 
     /// True when the operation may change its object.
     pub const fn writes(self) -> bool {
-        !matches!(self, OpKind::Read | OpKind::Fetch | OpKind::DmaRead | OpKind::Yield | OpKind::Begin)
+        !matches!(self, OpKind::Read | OpKind::Fetch | OpKind::DmaRead | OpKind::Yield | OpKind::Turn | OpKind::Begin)
     }
 }
 
@@ -151,6 +155,10 @@ impl Op {
     /// A voluntary pause.
     pub const fn pause() -> Op {
         Op::new(OpKind::Yield, Object::nothing(), 0)
+    }
+    /// A daemon's next turn.
+    pub const fn turn() -> Op {
+        Op::new(OpKind::Turn, Object::nothing(), 0)
     }
     /// The first announcement of an actor.
     pub const fn begin() -> Op {

@@ -49,7 +49,8 @@ pub trait Oracle {
 /// Keeps the trace hash, feeds the oracles and remembers the first finding.
 #[derive(Default)]
 pub struct Judge {
-    oracles: Vec<Box<dyn Oracle>>,
+    /// Each with its interests, so that an event asks only those that want it.
+    oracles: Vec<(u32, Box<dyn Oracle>)>,
     interests: u32,
     hash: TraceHash,
     log: Option<Vec<Event>>,
@@ -59,7 +60,8 @@ pub struct Judge {
 impl Judge {
     /// A judge with `oracles`. With `keep_log` the events themselves are kept, for reports.
     pub fn new(oracles: Vec<Box<dyn Oracle>>, keep_log: bool) -> Judge {
-        let interests = oracles.iter().fold(0, |mask, oracle| mask | oracle.interests());
+        let oracles: Vec<_> = oracles.into_iter().map(|oracle| (oracle.interests(), oracle)).collect();
+        let interests = oracles.iter().fold(0, |mask, (wanted, _)| mask | wanted);
         Judge { oracles, interests, log: keep_log.then(Vec::new), ..Judge::default() }
     }
 
@@ -76,8 +78,8 @@ impl Judge {
     fn ask(&mut self, event: &Event, view: &View<'_>) -> bool {
         let bit = event.kind.bit();
         let before = self.finding.is_some();
-        for oracle in &mut self.oracles {
-            if oracle.interests() & bit != 0
+        for (wanted, oracle) in &mut self.oracles {
+            if *wanted & bit != 0
                 && let Some(finding) = oracle.on_event(event, view)
             {
                 self.finding.get_or_insert(finding);
@@ -88,7 +90,7 @@ impl Judge {
 
     /// Asks every oracle about the end of the run.
     pub fn end(&mut self, view: &View<'_>) {
-        for oracle in &mut self.oracles {
+        for (_, oracle) in &mut self.oracles {
             if let Some(finding) = oracle.at_end(view) {
                 self.finding.get_or_insert(finding);
             }

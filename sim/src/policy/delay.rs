@@ -21,7 +21,7 @@ const STEPS_GUESS: u64 = 1000;
 pub(super) fn turn(enabled: Enabled<'_>) -> usize {
     let Some(last) = enabled.last else { return 0 };
     match enabled.ids.binary_search(&last) {
-        Ok(index) if enabled.ops[last.index()].kind() != OpKind::Yield => index,
+        Ok(index) if !matches!(enabled.ops[last.index()].kind(), OpKind::Yield | OpKind::Turn) => index,
         Ok(index) => (index + 1) % enabled.ids.len(),
         Err(index) => index % enabled.ids.len(),
     }

@@ -1,10 +1,12 @@
 //! A whole policy from a scheduler: everything but the schedule comes from one entropy stream per kind of choice, and faults
-//! from a [`FaultPlan`].
+//! from a [`FaultPlan`]. Turns of daemons ([`OpKind::Turn`]) come by lottery, at a rate the seed draws for the run.
+
+use smallvec::SmallVec;
 
 use super::Policy;
 use super::fault::{FaultPlan, Faults};
 use super::scheduler::Scheduler;
-use crate::engine::{ActorId, Choice, ChoiceKind, Op};
+use crate::engine::{ActorId, Choice, ChoiceKind, Enabled, Op, OpKind};
 use crate::entropy::{Entropy, Stream};
 
 /// The policy that asks `S` who goes next and draws the rest.
@@ -14,12 +16,37 @@ pub struct Drawn<S> {
     faults: Faults,
     /// Indexed by kind; made on the first draw, since most runs touch few of them. The schedule's place stays empty.
     streams: [Option<Box<Entropy>>; ChoiceKind::ALL.len()],
+    turns: Entropy,
+    /// One decision in this many gives a waiting daemon its turn.
+    turn_rarity: u32,
 }
+
+/// Rates a run may have: devices that work without a pause, and devices that do a little.
+const TURN_RARITIES: [u32; 4] = [6, 12, 24, 96];
 
 impl<S: Scheduler> Drawn<S> {
     /// Draws with `seed` beside `scheduler`, which brings its own stream.
     pub fn new(scheduler: S, seed: u64, faults: FaultPlan) -> Drawn<S> {
-        Drawn { scheduler, seed, faults: Faults::new(faults), streams: Default::default() }
+        let mut turns = Entropy::new(seed, Stream::Turns);
+        let turn_rarity = TURN_RARITIES[turns.below(TURN_RARITIES.len() as u32) as usize];
+        Drawn { scheduler, seed, faults: Faults::new(faults), streams: Default::default(), turns, turn_rarity }
+    }
+
+    /// Who goes next where daemons wait for a turn: one of them by lottery, else one of the others as the scheduler says.
+    fn pick_beside_turns(&mut self, enabled: Enabled<'_>) -> usize {
+        let waits = |id: &ActorId| enabled.ops[id.index()].kind() == OpKind::Turn;
+        let nr_waiting = enabled.ids.iter().filter(|id| waits(id)).count();
+        let drawn = self.turns.below(self.turn_rarity) as usize;
+        if drawn < nr_waiting || nr_waiting == enabled.ids.len() {
+            let nth = drawn % nr_waiting;
+            return enabled.ids.iter().enumerate().filter(|(_, id)| waits(id)).nth(nth).map_or(0, |(index, _)| index);
+        }
+        let others: SmallVec<[ActorId; 32]> = enabled.ids.iter().copied().filter(|id| !waits(id)).collect();
+        let picked = match others.as_slice() {
+            [only] => *only,
+            ids => ids[self.scheduler.pick(Enabled { ids, ..enabled })],
+        };
+        enabled.ids.binary_search(&picked).expect("picked among the enabled")
     }
 
     /// # Panics
@@ -43,7 +70,10 @@ impl<S: Scheduler> Drawn<S> {
 impl<S: Scheduler> Policy for Drawn<S> {
     fn choose(&mut self, choice: Choice<'_>) -> u32 {
         match choice {
-            Choice::Schedule(enabled) => self.scheduler.pick(enabled) as u32,
+            Choice::Schedule(enabled) => {
+                let turns = enabled.ids.iter().any(|id| enabled.ops[id.index()].kind() == OpKind::Turn);
+                if turns { self.pick_beside_turns(enabled) as u32 } else { self.scheduler.pick(enabled) as u32 }
+            }
             Choice::Of { kind, options } => self.stream(kind).below(options),
             Choice::Odds { kind, per_1024 } => u32::from(self.stream(kind).odds_1024(per_1024)),
             Choice::Fault { kind, nth, class } => {

@@ -22,10 +22,15 @@ use crate::verb::{self, FlbOp};
 
 /// Words of a walk that are remembered: root, context and five levels, with one restart.
 const WORDS_MAX: usize = 14;
+/// Stores to tables that are remembered.
+const STORES: usize = 16;
 
-/// Words a device's walk has fetched so far.
+/// A device's walk.
 #[derive(Clone, Copy)]
 struct Walk {
+    /// Step at which its request was issued.
+    since: u64,
+    /// Words fetched so far.
     words: [Pa; WORDS_MAX],
     nr: usize,
 }
@@ -35,23 +40,51 @@ pub(super) struct Counter {
     ledger: Rc<RefCell<Ledger>>,
     counts: Rc<RefCell<Counts>>,
     walks: Vec<Walk>,
+    /// The last stores to tables: where and when.
+    stores: [(Pa, u64); STORES],
+    next_store: usize,
     /// Unmaps under way.
     unmaps: u32,
 }
 
 impl Counter {
     pub(super) fn new(ledger: Rc<RefCell<Ledger>>, counts: Rc<RefCell<Counts>>, topo: &Topology) -> Counter {
-        let walk = Walk { words: [Pa(0); WORDS_MAX], nr: 0 };
-        Counter { ledger, counts, walks: vec![walk; topo.devices.len()], unmaps: 0 }
+        let walk = Walk { since: u64::MAX, words: [Pa(0); WORDS_MAX], nr: 0 };
+        let stores = [(Pa(u64::MAX), 0); STORES];
+        Counter { ledger, counts, walks: vec![walk; topo.devices.len()], stores, next_store: 0, unmaps: 0 }
     }
 
     fn mark(&self, mark: Mark) {
         self.counts.borrow_mut().marks[mark as usize] += 1;
     }
 
-    fn complete(&mut self, device: usize) {
+    /// The device's walk is over, or begins at `since`.
+    fn set_walk(&mut self, device: usize, since: u64) {
         if let Some(walk) = self.walks.get_mut(device) {
+            walk.since = since;
             walk.nr = 0;
+        }
+    }
+
+    /// A table word was stored: races with every walk that has fetched it.
+    fn stored(&mut self, word: Pa, step: u64) {
+        self.stores[self.next_store % STORES] = (word, step);
+        self.next_store += 1;
+        if self.walks.iter().any(|walk| walk.words[..walk.nr].contains(&word)) {
+            self.mark(Mark::WalkRaced);
+        }
+    }
+
+    /// A walk fetched a word: races with every store to it since the walk began.
+    fn fetched(&mut self, device: usize, word: Pa) {
+        let Some(walk) = self.walks.get_mut(device) else { return };
+        if let Some(slot) = walk.words.get_mut(walk.nr) {
+            *slot = word;
+            walk.nr += 1;
+        }
+        let since = walk.since;
+        if self.stores.iter().any(|(stored, step)| *stored == word && *step > since) {
+            self.mark(Mark::WalkRaced);
         }
     }
 
@@ -73,22 +106,13 @@ impl Oracle for Counter {
     fn on_event(&mut self, event: &Event, view: &View<'_>) -> Option<Finding> {
         match event.kind {
             EventKind::Store { pa, old, new, .. } if old != new && view.memory.frame(pa).is_some_and(|frame| is_table(frame.tag)) => {
-                let word = Pa(pa.0 & !7);
-                if self.walks.iter().any(|walk| walk.words[..walk.nr].contains(&word)) {
-                    self.mark(Mark::WalkRaced);
-                }
+                self.stored(Pa(pa.0 & !7), event.step);
             }
-            EventKind::Fetched { device: Some(device), pa, .. } => {
-                if let Some(walk) = self.walks.get_mut(usize::from(device.0))
-                    && let Some(word) = walk.words.get_mut(walk.nr)
-                {
-                    *word = Pa(pa.0 & !7);
-                    walk.nr += 1;
-                }
-            }
-            EventKind::DmaIssued { device, .. } | EventKind::DmaTranslated { device, .. } => self.complete(usize::from(device.0)),
+            EventKind::Fetched { device: Some(device), pa, .. } => self.fetched(usize::from(device.0), pa),
+            EventKind::DmaIssued { device, .. } => self.set_walk(usize::from(device.0), event.step),
+            EventKind::DmaTranslated { device, .. } => self.set_walk(usize::from(device.0), u64::MAX),
             EventKind::DmaFaulted { device, reason, .. } => {
-                self.complete(usize::from(device.0));
+                self.set_walk(usize::from(device.0), u64::MAX);
                 *self.counts.borrow_mut().dma_faults.entry(reason).or_default() += 1;
             }
             EventKind::DmaLanded { .. } | EventKind::DmaRead { .. } => self.count_dma(),
@@ -157,20 +181,24 @@ mod tests {
         (bench.judge_with(|ledger| Box::new(Counter::new(ledger, shared, &topo))), counts)
     }
 
-    // Goal: a store to a word that a walk under way has read counts as a race; before and after the walk it does not.
+    // Goal: a store to a word that a walk under way has read, or reads later, counts as a race; before and after the walk it does
+    // not.
     #[test]
     fn a_store_into_a_walk_is_a_race() {
         let (mut bench, counts) = bench();
-        let serial = bench.issue(0x1000, true);
         bench.set_frame(testing::TOP, FrameState::Owned, tag::IOMMU_TABLE);
         bench.store(testing::TOP, 3);
-        assert_eq!(counts.borrow().mark(Mark::WalkRaced), 0);
+        let serial = bench.issue(0x1000, true);
         bench.fetch(testing::TOP);
+        assert_eq!(counts.borrow().mark(Mark::WalkRaced), 0);
         bench.store(testing::TOP, 7);
         assert_eq!(counts.borrow().mark(Mark::WalkRaced), 1);
+        bench.store(Pa(testing::TOP.0 + 8), 7);
+        bench.fetch(Pa(testing::TOP.0 + 8));
+        assert_eq!(counts.borrow().mark(Mark::WalkRaced), 2);
         bench.land(serial, 0x1000, 0x40_000);
         bench.store(testing::TOP, 9);
-        assert_eq!(counts.borrow().mark(Mark::WalkRaced), 1);
+        assert_eq!(counts.borrow().mark(Mark::WalkRaced), 2);
     }
 
     // Goal: DMA counts in the phase in which it completes; injected failures by class.

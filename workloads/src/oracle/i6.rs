@@ -1,7 +1,7 @@
 //! I6: only what was handed over is restored, and that at most once.
 //!
-//! Formal: let K be the tracker at the jump. For each successful restore of a block b: b lies in K, and no frame of b was
-//! restored before in this kernel.
+//! Formal: let K be the tracker at the jump. For each successful restore of a block b: b lies in K, no frame of b was
+//! restored before in this kernel, and the descriptor of its head does not say any more that it can be restored.
 //!
 //! Why: a second restore gives one folio two owners, each of which frees it. Source: facts/live-update.md 7 (I6), 1.6.
 //! Stores to memory before its restore are judged by `sim` (LIFE: write-before-restore).
@@ -12,11 +12,14 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use iommu_model::addr::Pa;
+use sim::memory::PAGE_DESCRIPTOR_BYTES;
 use sim::oracle::{Finding, Oracle, View};
 use sim::trace::{Event, EventKind};
 
 use super::ledger::{FrameSet, Ledger};
 use super::{finding, inspect, kinds};
+use crate::kernel::kho::KHO_PAGE_MAGIC;
+use crate::kernel::mm::Page;
 use crate::verb;
 
 /// The oracle.
@@ -65,7 +68,13 @@ impl Oracle for RestoreOnce {
             };
             return finding("I6", title, event, vec![inspect::describe(view.memory, Pa(pfn << 12))]);
         }
-        None
+        let descriptor = Pa(view.memory.descriptors?.0 + first * PAGE_DESCRIPTOR_BYTES);
+        let private = inspect::word(view.memory, Pa(descriptor.0 + u64::from(Page::PRIVATE.offset)))?;
+        if private >> 32 != KHO_PAGE_MAGIC {
+            return None;
+        }
+        let details = vec![format!("private of its struct page is still {private:#x}"), inspect::describe(view.memory, Pa(first << 12))];
+        finding("I6", "restored-memory-can-be-restored-again", event, details)
     }
 }
 
@@ -85,5 +94,17 @@ mod tests {
         assert_eq!(bench.note(verb::KHO_RESTORED, [0x50_000, 0, 0, 0]).expect("never").title, "restored-without-hand-over");
         bench.jump(&[(Pa(0x40_000), 1)]);
         assert_eq!(bench.note(verb::KHO_RESTORED, [0x40_000, 1, 0, 0]), None);
+    }
+
+    // Goal: the magic word must go with the restore. Method: the descriptor array of the bench, with and without the word.
+    #[test]
+    fn the_magic_word_goes_with_the_restore() {
+        for (private, bad) in [(0, false), (KHO_PAGE_MAGIC << 32, true)] {
+            let mut bench = Bench::new().judge_with(|ledger| Box::new(RestoreOnce::new(ledger)));
+            bench.jump(&[(Pa(0x40_000), 0)]);
+            bench.memory.descriptors = Some(Pa(0x10_0000));
+            bench.memory.ram.store(Pa(0x10_0000 + 0x40 * 64 + 24), 8, private);
+            assert_eq!(bench.note(verb::KHO_RESTORED, [0x40_000, 0, 0, 0]).is_some(), bad);
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! L2: after everything was finished nothing handed over is left, and its metadata is freed.
 //!
-//! Formal: when every session of the update was finished and closed: each frame of K is restored, except the previous root FDT,
+//! Formal: when every session of the update was finished and closed, and no file handed over is left: each frame of K is restored, except the previous root FDT,
 //! LUO's header and FLB page, and kexec metadata; and no block of K with a metadata tag is still the allocation it was when it
 //! was restored.
 //!
@@ -52,6 +52,10 @@ impl Oracle for Finished {
     fn on_event(&mut self, event: &Event, view: &View<'_>) -> Option<Finding> {
         let EventKind::Note { verb: verb::ALL_FINISHED, .. } = event.kind else { return None };
         let ledger = self.ledger.borrow();
+        // A file of a session that nobody retrieved keeps its own memory, and its FLB's.
+        if !ledger.handed_files.is_empty() {
+            return None;
+        }
         for pfn in ledger.handed.iter() {
             let frame = &view.memory.frames[pfn as usize];
             if ALLOWED.contains(&frame.tag) || (ledger.injected_here > 0 && MEMFD.contains(&frame.tag)) {

@@ -226,14 +226,21 @@ fn follow_request(history: &History<'_>, cause: &mut Cause, finding: usize) {
     words.extend(cause.filled.as_ref().and_then(|_| request::good_walk(history, &good)).into_iter().flatten());
     words.sort_unstable();
     words.dedup();
-    let changed = history.positions(from..finding, |event| match event.kind {
+    let mut changed = history.positions(from..finding, |event| match event.kind {
         EventKind::RegisterWritten { offset, .. } => words::decides_translation(offset),
         EventKind::Store { pa, bytes, old, new, .. } => old != new && words.iter().any(|&word| overlap(pa, u64::from(bytes), word, 16)),
         _ => false,
     });
     let differs = request.pa.map(|pa| pa.pfn()) != good.pa.map(|pa| pa.pfn()) && request.iova.page() == good.iova.page()
         || request.domain != good.domain;
-    let before_decided = changed.iter().rev().copied().find(|&at| at < decided);
+    let mut before_decided = changed.iter().rev().copied().find(|&at| at < decided);
+    if before_decided.is_none() && differs {
+        // A command takes effect when the requests under way have landed: it may stand before the last good translation.
+        let command =
+            |at: &usize| matches!(history.event(*at).kind, EventKind::RegisterWritten { offset, .. } if words::decides_translation(offset));
+        before_decided = (0..from).rev().find(command);
+        changed.extend(before_decided);
+    }
     cause.decider = before_decided.filter(|_| differs).or_else(|| {
         // The translation is the old one. Whoever removed its source, or gave its frame away, decided.
         changed.iter().rev().copied().find(|_| request.cached).or_else(|| ownership_change(history, &request, from, finding))

@@ -270,7 +270,7 @@ pub fn note(verb: Verb, args: [u64; 4]) -> String {
         verb::DEVICE_UNPRESERVED => format!("unpreserve of {}: {}", bdf(args[0]), errno(args[1])),
         verb::IMMUTABLE => format!("IOAS {}", if args[1] == 1 { "immutable" } else { "mutable" }),
         verb::FLB_OP => format!("{} FLB {}: {}", flb_name(args[0]), flb_op(args[1]), errno(args[2])),
-        verb::FILE_OP => format!("file {} {}: {}", args[0], file_op(args[1]), errno(args[2])),
+        verb::FILE_OP => format!("file {} {}: {}", args[0], file_op(args[1] & 0xff), errno(args[2])),
         verb::DOMAIN_ID => format!("domain id {} {}", args[1], if args[2] == 1 { "taken" } else { "given back" }),
         verb::DEVICE_PROGRAMMED => format!("{} may use iova {:#x}, {} bytes", bdf(args[0]), args[1], args[2]),
         verb::ADOPTED => format!("{} adopted with domain {}", bdf(args[0]), args[2]),

@@ -105,7 +105,7 @@ impl Run {
         let counts = Rc::new(RefCell::new(Counts::default()));
         let snapshots = Rc::new(RefCell::new(Vec::new()));
         let callers = Rc::new(RefCell::new(Callers::default()));
-        let mut oracles = oracle::all(&topo, &counts);
+        let mut oracles = oracle::all_in(&topo, &counts, oracle::Context { incompatible: spec.outgoing != spec.incoming });
         oracles.push(Box::new(CallerTrack(callers.clone())));
         if let Some(mark) = how.snapshot_at {
             oracles.push(Box::new(crate::inspect::Snapshotter::new(mark, spec.outgoing, &topo, snapshots.clone())));

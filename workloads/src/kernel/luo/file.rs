@@ -327,8 +327,8 @@ async fn luo_file_freeze_one(t: &Task, session: Ptr<Session>, luo_file: Ptr<LuoF
 /// `luo_file_unfreeze_one()`.
 async fn luo_file_unfreeze_one(t: &Task, session: Ptr<Session>, luo_file: Ptr<LuoFile>) {
     t.mutex_lock(luo_file.at(LuoFile::MUTEX)).await;
-    let (_, args, token) = op_args(t, session, luo_file).await;
-    handler::unfreeze(t, &args, token).await;
+    let (handler, args, token) = op_args(t, session, luo_file).await;
+    handler::unfreeze(t, handler, &args, token).await;
     t.write(luo_file.at(LuoFile::SERIALIZED_DATA), args.serialized_data).await;
     t.mutex_unlock(luo_file.at(LuoFile::MUTEX)).await;
 }
@@ -363,7 +363,7 @@ pub(super) async fn luo_file_freeze(t: &Task, session: Ptr<Session>, ser: Ptr<Fi
         put_text(t, entry, handler.compatible()).await;
         t.write(entry.at(FileSer::DATA), args.serialized_data).await;
         t.write(entry.at(FileSer::TOKEN), token).await;
-        handler::note(t, token, FileOp::Serialised, 0, session);
+        handler::note(t, handler, token, FileOp::Serialised, 0, session);
         index += 1;
         at = list::next(t, link, head).await;
     }

@@ -93,8 +93,8 @@ pub(super) async fn flb_of(t: &Task, handler: HandlerId) -> Option<FlbId> {
 }
 
 /// Says that a callback returned.
-pub(super) fn note(t: &Task, token: u64, op: FileOp, errno: Errno, session: Ptr<Session>) {
-    t.machine.note(verb::FILE_OP, [token, op as u64, i64::from(errno) as u64, session.value()]);
+pub(super) fn note(t: &Task, handler: HandlerId, token: u64, op: FileOp, errno: Errno, session: Ptr<Session>) {
+    t.machine.note(verb::FILE_OP, [token, op as u64 | (handler as u64) << 8, i64::from(errno) as u64, session.value()]);
 }
 
 /// `ops->can_preserve()`.
@@ -113,7 +113,7 @@ pub(super) async fn preserve(t: &Task, handler: HandlerId, args: &mut FileOpArgs
         HandlerId::Iommufd => iommufd::iommufd_liveupdate_preserve(t, args).await,
         HandlerId::Vfio => vfio::vfio_liveupdate_preserve(t, args).await,
     };
-    note(t, token, FileOp::Preserve, err, args.session);
+    note(t, handler, token, FileOp::Preserve, err, args.session);
     err
 }
 
@@ -124,7 +124,7 @@ pub(super) async fn unpreserve(t: &Task, handler: HandlerId, args: &mut FileOpAr
         HandlerId::Iommufd => iommufd::iommufd_liveupdate_unpreserve(t, args).await,
         HandlerId::Vfio => vfio::vfio_liveupdate_unpreserve(t, args).await,
     }
-    note(t, token, FileOp::Unpreserve, 0, args.session);
+    note(t, handler, token, FileOp::Unpreserve, 0, args.session);
 }
 
 /// `ops->freeze()`, optional.
@@ -134,13 +134,13 @@ pub(super) async fn freeze(t: &Task, handler: HandlerId, args: &mut FileOpArgs, 
         HandlerId::Vfio => vfio::vfio_liveupdate_freeze(t, args).await,
         HandlerId::Iommufd => 0,
     };
-    note(t, token, FileOp::Freeze, err, args.session);
+    note(t, handler, token, FileOp::Freeze, err, args.session);
     err
 }
 
 /// `ops->unfreeze()`, optional: no handler here has it.
-pub(super) async fn unfreeze(t: &Task, args: &FileOpArgs, token: u64) {
-    note(t, token, FileOp::Unfreeze, 0, args.session);
+pub(super) async fn unfreeze(t: &Task, handler: HandlerId, args: &FileOpArgs, token: u64) {
+    note(t, handler, token, FileOp::Unfreeze, 0, args.session);
 }
 
 /// `ops->retrieve()`.
@@ -150,7 +150,7 @@ pub(super) async fn retrieve(t: &Task, handler: HandlerId, args: &mut FileOpArgs
         HandlerId::Iommufd => iommufd::iommufd_liveupdate_retrieve(t, args).await,
         HandlerId::Vfio => vfio::vfio_liveupdate_retrieve(t, args).await,
     };
-    note(t, token, FileOp::Retrieve, err, args.session);
+    note(t, handler, token, FileOp::Retrieve, err, args.session);
     err
 }
 
@@ -162,7 +162,7 @@ pub(super) async fn can_finish(t: &Task, handler: HandlerId, args: &mut FileOpAr
         HandlerId::Vfio => vfio::vfio_liveupdate_can_finish(t, args).await,
     };
     if !can {
-        note(t, token, FileOp::CannotFinish, 0, args.session);
+        note(t, handler, token, FileOp::CannotFinish, 0, args.session);
     }
     can
 }
@@ -174,5 +174,5 @@ pub(super) async fn finish(t: &Task, handler: HandlerId, args: &mut FileOpArgs, 
         HandlerId::Iommufd => iommufd::iommufd_liveupdate_finish(t, args).await,
         HandlerId::Vfio => vfio::vfio_liveupdate_finish(t, args).await,
     }
-    note(t, token, FileOp::Finish, 0, args.session);
+    note(t, handler, token, FileOp::Finish, 0, args.session);
 }
