@@ -130,25 +130,29 @@ async fn translate(machine: &Machine, index: usize, iova: Iova, write: bool) -> 
             Err(_) => core.step(Op::pause()).await,
         }
     };
-    let mut fetched = None;
+    core.step(Op::new(OpKind::Register, registers(device.unit), 8)).await;
+    let mut progress = slot.unit.borrow_mut().advance(walk, None, &mut Dice(core));
     loop {
-        if fetched.is_none() {
-            core.step(Op::new(OpKind::Register, registers(device.unit), 8)).await;
-        }
-        let progress = slot.unit.borrow_mut().advance(walk, fetched.take(), &mut Dice(core));
         core.charge(progress.cost());
         match progress {
-            Progress::Lookup { .. } => {}
+            Progress::Lookup { .. } => core.step(Op::new(OpKind::Register, registers(device.unit), 8)).await,
             Progress::Merged { .. } => core.step(Op::pause()).await,
             Progress::Fetch { pa, bytes, .. } => {
                 core.step(Op::new(OpKind::Fetch, Object(pa.0), u16::from(bytes))).await;
-                fetched = Some(match machine.read_words(pa, usize::from(bytes / 8)) {
+                // An invalidation may have restarted the walk meanwhile: then nobody reads this word any more.
+                progress = slot.unit.borrow_mut().advance(walk, None, &mut Dice(core));
+                if !matches!(progress, Progress::Fetch { pa: wanted, .. } if wanted == pa) {
+                    continue;
+                }
+                let fetched = match machine.read_words(pa, usize::from(bytes / 8)) {
                     Some(words) => {
                         machine.emit(EventKind::Fetched { unit: device.unit, device: Some(device.id), pa, bytes, value: words[0] });
                         Fetched::Words(words)
                     }
                     None => Fetched::NoMemory,
-                });
+                };
+                progress = slot.unit.borrow_mut().advance(walk, Some(fetched), &mut Dice(core));
+                continue;
             }
             Progress::Done(translation) => {
                 let cached = translation.from == CacheHit::Iotlb;
@@ -158,5 +162,6 @@ async fn translate(machine: &Machine, index: usize, iova: Iova, write: bool) -> 
             Progress::InterruptMessage { .. } => return Answer::Message,
             Progress::Fault(fault) => return Answer::Fault(fault.reason.0),
         }
+        progress = slot.unit.borrow_mut().advance(walk, None, &mut Dice(core));
     }
 }

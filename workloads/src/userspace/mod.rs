@@ -18,7 +18,10 @@ use crate::kernel::{Task, file};
 
 /// First program of a booted kernel: the agent, outgoing or incoming.
 pub async fn init(t: Task) {
+    // A kernel that cannot start init is no subject of a search.
+    t.machine.core.choices().borrow_mut().set_faults_off(true);
     let files = file::alloc_files(&t).await;
+    t.machine.core.choices().borrow_mut().set_faults_off(false);
     if files.is_null() {
         t.panic("no memory for init").await;
         return;
