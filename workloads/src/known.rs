@@ -1,9 +1,10 @@
 //! Findings of the modelled revisions themselves, listed: true as far as the model goes, not confirmed by the kernel's developers.
 //!
-//! A sweep counts their runs apart and does not fail for them. Each is told by the revisions it is in, its property and its
-//! title, which names the kernel function. `workloads/docs/findings.md` tells the story of each. A planted defect is never masked.
+//! A sweep counts their runs apart and does not fail for them. Each is told by its causal signature: the revisions it is in, its
+//! property, its title, the kernel function in which it shows, and the failure that must have been injected.
+//! `workloads/docs/findings.md` tells the story of each. A planted defect is never masked.
 
-use crate::run::RunSpec;
+use crate::run::{Counts, RunSpec};
 
 /// One listed finding.
 #[derive(Clone, Copy, Debug)]
@@ -16,23 +17,46 @@ pub struct Known {
     pub property: &'static str,
     /// Title.
     pub title: &'static str,
+    /// Functions in which it shows.
+    pub functions: &'static [&'static str],
+    /// Classes of failures one of which was injected; empty: it needs none.
+    pub injected: &'static [u16],
 }
 
 const ALL_REVISIONS: &[&str] = &["v1", "v2", "tip", "tip-reclaim"];
 
 /// The list.
-pub const LISTED: &[Known] = &[Known {
-    id: "F1",
-    kernels: ALL_REVISIONS,
-    property: "LIFE",
-    title: "null-pointer-dereference in read in iopt_check_liveupdate_areas",
-}];
+pub const LISTED: &[Known] = &[
+    Known {
+        id: "F1",
+        kernels: ALL_REVISIONS,
+        property: "LIFE",
+        title: "null-pointer-dereference in read in iopt_check_liveupdate_areas",
+        functions: &["iopt_check_liveupdate_areas"],
+        injected: &[],
+    },
+    Known {
+        id: "F2",
+        kernels: ALL_REVISIONS,
+        property: "I1",
+        title: "freed-page-is-reachable",
+        functions: &["memfd_luo_discard_folios", "memfd_luo_retrieve_folios", "shmem_evict_inode"],
+        injected: &[2, 10, 19, 20, 21, 30, 46, 47],
+    },
+    Known { id: "F3", kernels: ALL_REVISIONS, property: "I9", title: "domain-id-in-use-is-given-out", functions: &[], injected: &[201] },
+];
 
-/// The listed finding that a violation is, if any.
-pub fn lookup(spec: &RunSpec, property: &str, title: &str) -> Option<&'static str> {
+/// The listed finding that a violation is, if any. `function` is where the acting program was.
+pub fn lookup(spec: &RunSpec, property: &str, title: &str, function: Option<&str>, counts: &Counts) -> Option<&'static str> {
     if !spec.defects.is_empty() {
         return None;
     }
-    let kernel_matches = |known: &&Known| known.kernels.iter().any(|name| *name == spec.outgoing.name || *name == spec.incoming.name);
-    LISTED.iter().filter(kernel_matches).find(|known| known.property == property && known.title == title).map(|known| known.id)
+    let matches = |known: &&Known| {
+        known.property == property
+            && known.title == title
+            && known.kernels.iter().any(|name| *name == spec.outgoing.name || *name == spec.incoming.name)
+            && (known.functions.is_empty() || function.is_some_and(|function| known.functions.contains(&function)))
+            && (known.injected.is_empty() || known.injected.iter().any(|class| counts.injected.contains_key(class)))
+    };
+    LISTED.iter().find(matches).map(|known| known.id)
 }

@@ -295,6 +295,7 @@ async fn memfd_luo_retrieve_folios(t: &Task, file: Ptr<File>, array: Ptr<VmStruc
                 continue;
             };
             let folio = kho_restore_folio(t, pa).await;
+            t.call("memfd_luo_retrieve_folios");
             if folio.is_null() {
                 err = EIO;
                 break 'put_folios;
@@ -340,9 +341,11 @@ async fn memfd_luo_retrieve_folios(t: &Task, file: Ptr<File>, array: Ptr<VmStruc
 
 /// `memfd_luo_discard_folios()`: restores and frees the folios from entry `from` on.
 async fn memfd_luo_discard_folios(t: &Task, array: Ptr<VmStruct>, from: u64, nr_folios: u64) {
+    t.call("memfd_luo_discard_folios");
     for index in from..nr_folios {
         if let Some((pa, _, _)) = folio_entry(t, array, index).await {
             let folio = kho_restore_folio(t, pa).await;
+            t.call("memfd_luo_discard_folios");
             if !folio.is_null() {
                 folio_put(t, folio).await;
             }

@@ -14,13 +14,13 @@ const OF_THE_MACHINE: [&str; 4] = ["LIFE", "LOCK", "P7", "definedness"];
 /// The verdict of a run that ended with `ended`.
 pub(super) fn of(spec: &RunSpec, machine: &Machine, engine: &Engine, ended: Burst, counts: &Counts, callers: &Callers) -> Verdict {
     if let Some(finding) = machine.judge().finding() {
-        let mut title = finding.title.clone();
-        if OF_THE_MACHINE.contains(&finding.property)
-            && let Some(function) = callers.function(finding.actor)
-        {
-            title = format!("{title} in {function}");
-        }
-        return violation(spec, finding.property, title, finding.details.clone());
+        let function = callers.function(finding.actor);
+        let title = match &function {
+            Some(function) if OF_THE_MACHINE.contains(&finding.property) => format!("{} in {function}", finding.title),
+            _ => finding.title.clone(),
+        };
+        let listed = known::lookup(spec, finding.property, &title, function.as_deref(), counts);
+        return Verdict { listed, ..plain(VerdictKind::Violation, finding.property, title, finding.details.clone()) };
     }
     if let Some(stop) = machine.stopped() {
         let what = match stop.kind {
@@ -34,21 +34,16 @@ pub(super) fn of(spec: &RunSpec, machine: &Machine, engine: &Engine, ended: Burs
         return if stop.era > 0 && provoked {
             plain(VerdictKind::SafeStop, "safe-stop", title, details)
         } else {
-            violation(spec, "unexplained", title, details)
+            plain(VerdictKind::Violation, "unexplained", title, details)
         };
     }
     match ended {
         Burst::Finished => plain(VerdictKind::Clean, "", String::new(), Vec::new()),
-        Burst::Deadlock => violation(spec, "LOCK", "endless wait".to_owned(), deadlock(machine, engine)),
+        Burst::Deadlock => plain(VerdictKind::Violation, "LOCK", "endless wait".to_owned(), deadlock(machine, engine)),
         Burst::Spent | Burst::Halted => {
             plain(VerdictKind::Bound, "steps", "bound on steps reached; raise it with --set steps=N".to_owned(), Vec::new())
         }
     }
-}
-
-fn violation(spec: &RunSpec, property: &str, title: String, details: Vec<String>) -> Verdict {
-    let listed = known::lookup(spec, property, &title);
-    Verdict { listed, ..plain(VerdictKind::Violation, property, title, details) }
 }
 
 fn plain(kind: VerdictKind, property: &str, title: String, details: Vec<String>) -> Verdict {

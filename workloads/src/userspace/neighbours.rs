@@ -43,6 +43,8 @@ fn start<F: Future<Output = ()> + 'static>(p: &Process, helpers: &Rc<Helpers>, n
 pub(super) const OTHER_SESSION: u64 = 7;
 
 const OTHER_TOKEN: u64 = 99;
+/// Name of the session the hostile caller creates.
+const HOSTILE_SESSION: u64 = 9;
 
 /// Another session with a memfd of its own, closed again; an update may carry it over.
 async fn other_session(p: Process) {
@@ -89,7 +91,13 @@ async fn hostile(mut p: Process, vm: Option<Vm>) {
                 p.preserve_fd(99, 98, 1).await;
             }
             1 => {
-                p.create_session(super::agent::SESSION).await;
+                // A name of its own, twice: the second time it is taken.
+                let fds = [p.create_session(HOSTILE_SESSION).await, p.create_session(HOSTILE_SESSION).await];
+                for fd in fds {
+                    if fd >= 0 {
+                        p.close(fd).await;
+                    }
+                }
             }
             2 => {
                 p.retrieve_session(1234).await;

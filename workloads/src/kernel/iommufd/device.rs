@@ -10,8 +10,8 @@ use sim::sync::Mutex;
 
 use super::hwpt::{HwptPaging, iommufd_hw_pagetable_put};
 use super::object::{
-    Object, ObjectType, iommufd_get_object, iommufd_object_alloc, iommufd_object_finalize, iommufd_object_remove, iommufd_put_object,
-    refcount_inc, xa_get_mark,
+    Object, ObjectType, iommufd_get_object, iommufd_object_abort, iommufd_object_alloc, iommufd_object_finalize, iommufd_object_remove,
+    iommufd_put_object, refcount_inc, xa_get_mark,
 };
 use super::{IommufdCtx, iommufd_ctx_get, iommufd_ctx_put, reclaim};
 use crate::errno::{EBUSY, EINVAL, ENOENT, Errno};
@@ -52,20 +52,29 @@ impl IommufdDevice {
 /// on failure.
 pub async fn iommufd_device_bind(t: &Task, ictx: Ptr<IommufdCtx>, dev: Bdf, incoming: Option<u64>) -> Ptr<IommufdDevice> {
     t.call("iommufd_device_bind");
-    let (rc, restored_hwpt) = match incoming {
-        Some(token) if t.k.rev.reclaim => reclaim::iommufd_device_claim_restored(t, ictx, dev, token).await,
-        _ => (iommu_device_claim_dma_owner(t, dev, ictx.value()).await, Ptr::NULL),
-    };
-    if rc != 0 {
-        return Ptr::err(-rc);
+    let incoming = incoming.filter(|_| t.k.rev.reclaim);
+    if incoming.is_none() {
+        let rc = iommu_device_claim_dma_owner(t, dev, ictx.value()).await;
+        if rc != 0 {
+            return Ptr::err(-rc);
+        }
     }
     let idev: Ptr<IommufdDevice> = iommufd_object_alloc(t, ictx, IommufdDevice::BYTES, ObjectType::Device, tag::IOMMUFD_DEVICE).await;
     if idev.errno().is_some() {
-        iommu_device_release_dma_owner(t, dev).await;
-        if !restored_hwpt.is_null() {
-            iommufd_hw_pagetable_put(t, restored_hwpt).await;
+        if incoming.is_none() {
+            iommu_device_release_dma_owner(t, dev).await;
         }
         return idev;
+    }
+    // Reclaim (assumed): ownership moves last. There is no way to give a restored device back without cutting its DMA off.
+    let mut restored_hwpt = Ptr::NULL;
+    if let Some(token) = incoming {
+        let (rc, hwpt) = reclaim::iommufd_device_claim_restored(t, ictx, dev, token).await;
+        if rc != 0 {
+            iommufd_object_abort(t, ictx, idev.at(IommufdDevice::OBJ)).await;
+            return Ptr::err(-rc);
+        }
+        restored_hwpt = hwpt;
     }
     t.init_lock(idev.at(IommufdDevice::IGROUP_LOCK)).await;
     iommufd_ctx_get(t, ictx).await;
