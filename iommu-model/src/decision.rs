@@ -14,6 +14,11 @@ pub enum Question {
         /// Entries to choose from.
         ways: u32,
     },
+    /// The PASID cache is full: which entry goes? Option k is the k-th least recently used.
+    EvictPasid {
+        /// Entries to choose from.
+        ways: u32,
+    },
     /// The IOTLB set is full: which entry goes? Option k is the k-th least recently used.
     EvictIotlb {
         /// Entries to choose from.
@@ -35,6 +40,9 @@ pub enum Question {
     KeepSuperpage,
     /// A page-selective invalidation with IH = 1 meets non-leaf entries: 0 kept, 1 dropped.
     KeepNonLeaf,
+    /// A page-selective invalidation without PASID meets pages of the domain that went through a first stage, whose
+    /// addresses are of another kind: 0 kept, 1 dropped.
+    KeepFirstStage,
     /// A device-selective context invalidation names another domain than the cached entry has: 0 dropped, as the
     /// source-id alone decides; 1 kept, as the domain must match too.
     KeepOtherDomain,
@@ -63,11 +71,12 @@ impl Question {
     #[must_use]
     pub const fn options(&self) -> u32 {
         match *self {
-            Self::EvictContext { ways } | Self::EvictIotlb { ways } | Self::ChooseIotlb { ways } => ways,
+            Self::EvictContext { ways } | Self::EvictPasid { ways } | Self::EvictIotlb { ways } | Self::ChooseIotlb { ways } => ways,
             Self::EvictPsc { ways, .. } => ways,
             Self::OverInvalidate { wider } => wider + 1,
             Self::KeepSuperpage
             | Self::KeepNonLeaf
+            | Self::KeepFirstStage
             | Self::KeepOtherDomain
             | Self::UsePsc { .. }
             | Self::RewalkDenied

@@ -3,9 +3,10 @@
 //!
 //! Tables are read through the caller's closure and may hold anything; [`Limits`] bound what is read and written.
 
-use crate::addr::{Bdf, Iova, Pa, Pfn};
+use crate::addr::{Bdf, Iova, Pa, Pasid, Pfn};
 use crate::cache::context::{ContextEntryCached, ContextTarget};
 use crate::cache::iotlb::page_shift;
+use crate::cache::pasid::PasidEntryCached;
 use crate::cache::psc::PscEntry;
 use crate::spec::vtd::context::{AW_39, AW_48, AW_57, CONTEXT_ENTRIES, CONTEXT_ENTRY_BYTES, ContextEntry};
 use crate::spec::vtd::context::{TT_PASS_THROUGH, TT_UNTRANSLATED};
@@ -55,14 +56,21 @@ impl fmt::Display for UnitText<'_> {
         for entry in contexts {
             write_context(f, entry)?;
         }
+        let mut pasids: Vec<_> = unit.caches().pasids().collect();
+        pasids.sort_by_key(|entry| (entry.source, entry.pasid));
+        for entry in pasids {
+            write_pasid_entry(f, entry)?;
+        }
         let mut pages: Vec<_> = unit.caches().iotlb().collect();
-        pages.sort_by_key(|entry| (entry.domain, entry.page, entry.page_bytes));
+        pages.sort_by_key(|entry| (entry.domain, entry.pasid, entry.page, entry.page_bytes));
         for e in pages {
             let permissions = permissions(e.readable, e.writable);
-            writeln!(f, "iotlb did={} {}+{:#x} -> {} {permissions}", e.domain, e.page, e.page_bytes, e.frame)?;
+            write!(f, "iotlb did={}", e.domain)?;
+            write_pasid(f, e.pasid)?;
+            writeln!(f, " {}+{:#x} -> {} {permissions}", e.page, e.page_bytes, e.frame)?;
         }
         let mut pointers: Vec<_> = unit.caches().psc().collect();
-        pointers.sort_by_key(|entry| (entry.domain, entry.level, entry.first));
+        pointers.sort_by_key(|entry| (entry.domain, entry.pasid, entry.level, entry.first));
         for entry in pointers {
             write_pointer(f, entry)?;
         }
@@ -83,13 +91,30 @@ fn write_context(f: &mut fmt::Formatter<'_>, entry: &ContextEntryCached) -> fmt:
     match entry.target {
         ContextTarget::Tables { root, levels } => writeln!(f, "tables={root} levels={levels}"),
         ContextTarget::PassThrough => writeln!(f, "pass-through"),
+        ContextTarget::Scalable { directory, pasid_bits, rid_pasid, pasid_enabled, .. } => {
+            writeln!(f, "directory={directory} pasid-bits={pasid_bits} rid-pasid={rid_pasid} pasid-enabled={pasid_enabled}")
+        }
         ContextTarget::Fault(reason) => writeln!(f, "fault {reason}"),
     }
 }
 
 fn write_pointer(f: &mut fmt::Formatter<'_>, e: &PscEntry) -> fmt::Result {
     let permissions = permissions(e.readable, e.writable);
-    writeln!(f, "psc{} did={} {}+{:#x} -> table {} {permissions}", e.level, e.domain, e.first, e.span_bytes, e.table)
+    write!(f, "psc{} did={}", e.level, e.domain)?;
+    write_pasid(f, e.pasid)?;
+    writeln!(f, " {}+{:#x} -> table {} {permissions}", e.first, e.span_bytes, e.table)
+}
+
+fn write_pasid(f: &mut fmt::Formatter<'_>, pasid: Option<Pasid>) -> fmt::Result {
+    match pasid {
+        Some(pasid) => write!(f, " pasid={pasid}"),
+        None => Ok(()),
+    }
+}
+
+fn write_pasid_entry(f: &mut fmt::Formatter<'_>, e: &PasidEntryCached) -> fmt::Result {
+    write!(f, "pasid {} pasid={} did={} {:?}", e.source, e.pasid, e.domain, e.target.stages)?;
+    writeln!(f, " first={} second={}", e.target.first_root, e.target.second_root)
 }
 
 const fn permissions(readable: bool, writable: bool) -> &'static str {

@@ -16,14 +16,16 @@
 //! | [`decision`] | the free decisions of the hardware |
 //! | [`timing`] | sizes and costs, each with its source |
 //! | [`spec`] | layouts of the manuals, no behaviour |
-//! | [`vtd`] | Intel VT-d, legacy mode: the unit, its capability table, its rules |
-//! | [`cache`] | context cache, IOTLB, paging-structure caches |
+//! | [`vtd`] | Intel VT-d, legacy and scalable mode: the unit, its capability table, its rules |
+//! | [`cache`] | context cache, PASID cache, IOTLB, paging-structure caches |
 //! | [`inspect`] | any state or table as stable text |
 //!
 //! # Invariants
 //!
 //! - Any bytes in tables, descriptors and registers are input: nothing panics on them.
-//! - A walk asks for at most two more fetches than its table has levels, then ends, unless an invalidation restarts it.
+//! - A walk asks for at most two more fetches than its table has levels, in scalable mode four more, then ends, unless an
+//!   invalidation restarts it. Nested, each first-stage level counts as one more than the second stage has levels.
+//! - Memory is written only as the caller is asked to: updates of A and D, each an atomic compare-exchange.
 //! - Caches change by installs, invalidations, and evictions that the caller chose; never by looking at memory.
 //! - A caller that brings an answer nobody asked for, or drives a walk that has ended, has a bug: that panics.
 
@@ -41,13 +43,14 @@ pub use addr::{Bdf, DomainId, Iova, PAGE_SHIFT, PAGE_SIZE, Pa, Pasid, Pfn};
 pub use cache::Caches;
 pub use cache::context::{ContextEntryCached, ContextTarget};
 pub use cache::iotlb::IotlbEntry;
+pub use cache::pasid::{PasidEntryCached, PasidTarget, Stages};
 pub use cache::psc::PscEntry;
 pub use decision::{Decisions, Plain, Question};
-pub use provenance::{Provenance, ProvenanceId, SOURCES_MAX, Source};
+pub use provenance::{Provenance, ProvenanceId, SOURCES_MAX, SOURCES_NESTED_MAX, Source};
 pub use request::{Access, Busy, CacheHit, CacheKind, FaultInfo, FetchKind, Fetched, Message, Progress, Request, Translation, WalkId};
 pub use spec::vtd::fault::FaultReason;
 pub use timing::{Geometry, Params, Timing};
 pub use vtd::{
-    Capabilities, ContextScope, Drain, Invalidation, InvalidationDone, IotlbScope, PageRange, QueueError, QueueInput, QueueProgress,
-    Register, RegisterEffect, Unit, WalkView, locate_register,
+    Capabilities, ContextScope, Drain, Invalidation, InvalidationDone, IotlbScope, PageRange, PasidIotlbScope, PasidScope, QueueError,
+    QueueInput, QueueProgress, Register, RegisterEffect, Scalable, Unit, WalkView, locate_register,
 };

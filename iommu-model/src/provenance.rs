@@ -23,6 +23,10 @@ pub struct Source {
 /// Most words that a translation can come from: two of the root entry, two of the context entry, five levels.
 pub const SOURCES_MAX: usize = 9;
 
+/// Most words of a nested translation: two of root, two of context, one of the directory, three of the PASID entry, five
+/// first-stage levels, and five second-stage levels below each of them and below the page.
+pub const SOURCES_NESTED_MAX: usize = 8 + 5 + 6 * 5;
+
 /// Every word that a cached entry or a translation was made from, outermost first. Reads as a slice.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Provenance(SmallVec<[Source; SOURCES_MAX]>);
@@ -138,6 +142,24 @@ impl Words {
         let id = ProvenanceId(self.links.len() as u32);
         self.links.push(link);
         id
+    }
+
+    /// Another value for the last word of a chain that nobody else holds yet.
+    pub(crate) fn amend(&mut self, id: ProvenanceId, value: u64) {
+        if let Some(link) = self.links.get_mut(id.0 as usize) {
+            link.values[0] = value;
+        }
+    }
+
+    /// `onto` with the paging entries of `from` appended. The hold on `onto` becomes the result's; that on `from` stays.
+    pub(crate) fn append_tables(&mut self, onto: ProvenanceId, from: ProvenanceId) -> ProvenanceId {
+        let mut found: SmallVec<[(Pa, u64, FetchKind); 5]> = SmallVec::new();
+        let mut id = from;
+        while let Some(link) = self.links.get(id.0 as usize).filter(|link| matches!(link.kind, FetchKind::Table { .. })) {
+            found.push((link.pa, link.values[0], link.kind));
+            id = link.before;
+        }
+        found.into_iter().rev().fold(onto, |onto, (pa, value, kind)| self.push(onto, pa, value, kind))
     }
 
     /// One holder more.

@@ -66,8 +66,19 @@ pub enum FetchKind {
     Root,
     /// A context entry, 16 bytes.
     Context,
-    /// A paging entry, 8 bytes.
+    /// A scalable-mode context entry, 32 bytes.
+    ScalableContext,
+    /// A PASID directory entry, 8 bytes.
+    PasidDirectory,
+    /// A PASID table entry, 64 bytes.
+    PasidEntry,
+    /// A paging entry of the only or the second stage, 8 bytes.
     Table {
+        /// Level of the entry: 1 maps 4 KiB.
+        level: u8,
+    },
+    /// A paging entry of the first stage, 8 bytes.
+    FirstStage {
         /// Level of the entry: 1 maps 4 KiB.
         level: u8,
     },
@@ -79,16 +90,20 @@ impl FetchKind {
     pub const fn bytes(self) -> u8 {
         match self {
             Self::Root | Self::Context => 16,
-            Self::Table { .. } => 8,
+            Self::ScalableContext => 32,
+            Self::PasidEntry => 64,
+            Self::PasidDirectory | Self::Table { .. } | Self::FirstStage { .. } => 8,
         }
     }
 }
 
-/// The answer to a fetch.
+/// The answer to a fetch, or to an update.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fetched {
     /// The 64-bit words in address order; the second counts only for 16-byte fetches.
     Words([u64; 2]),
+    /// The same for fetches of up to 64 bytes.
+    Wide([u64; 8]),
     /// There is no memory at that address.
     NoMemory,
 }
@@ -99,6 +114,25 @@ impl Fetched {
     pub const fn word(value: u64) -> Self {
         Self::Words([value, 0])
     }
+
+    /// The first two words, if there is memory.
+    #[inline]
+    pub(crate) const fn pair(self) -> Option<[u64; 2]> {
+        match self {
+            Self::Words(words) => Some(words),
+            Self::Wide([low, high, ..]) => Some([low, high]),
+            Self::NoMemory => None,
+        }
+    }
+
+    /// All words; what was not brought reads 0.
+    pub(crate) const fn all(self) -> [u64; 8] {
+        match self {
+            Self::Words([low, high]) => [low, high, 0, 0, 0, 0, 0, 0],
+            Self::Wide(words) => words,
+            Self::NoMemory => [0; 8],
+        }
+    }
 }
 
 /// Which cache a look-up went to.
@@ -106,6 +140,8 @@ impl Fetched {
 pub enum CacheKind {
     /// Context cache.
     Context,
+    /// PASID cache.
+    Pasid,
     /// IOTLB.
     Iotlb,
     /// Paging-structure caches, all levels at once.
@@ -115,7 +151,7 @@ pub enum CacheKind {
 /// Which cache gave the innermost part of a translation.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum CacheHit {
-    /// None: every paging entry was fetched, or none is needed (pass-through).
+    /// None: every paging entry was fetched, or none is needed (pass-through). What helped with a stage below counts not.
     None,
     /// The IOTLB gave all of it.
     Iotlb,
@@ -139,8 +175,22 @@ pub enum Progress {
     Fetch {
         /// First byte; naturally aligned.
         pa: Pa,
-        /// 8 or 16.
+        /// 8 or 16; in scalable mode also 32 and 64.
         bytes: u8,
+        /// What is there.
+        kind: FetchKind,
+        /// Cycles.
+        cost: u32,
+    },
+    /// The unit wants this atomic compare-exchange of 8 bytes, to set A or D: if `old` is still there, `new` is stored.
+    /// Call again with the word that was found, whichever it is.
+    Update {
+        /// 8-byte aligned.
+        pa: Pa,
+        /// What the unit read before.
+        old: u64,
+        /// The same with A, or A and D, set.
+        new: u64,
         /// What is there.
         kind: FetchKind,
         /// Cycles.
@@ -181,6 +231,7 @@ impl Progress {
         match self {
             Self::Lookup { cost, .. }
             | Self::Fetch { cost, .. }
+            | Self::Update { cost, .. }
             | Self::Merged { cost, .. }
             | Self::Untranslated { cost, .. }
             | Self::InterruptMessage { cost, .. } => *cost,
@@ -193,7 +244,7 @@ impl Progress {
     #[must_use]
     #[inline]
     pub const fn is_end(&self) -> bool {
-        !matches!(self, Self::Lookup { .. } | Self::Fetch { .. } | Self::Merged { .. })
+        !matches!(self, Self::Lookup { .. } | Self::Fetch { .. } | Self::Update { .. } | Self::Merged { .. })
     }
 }
 

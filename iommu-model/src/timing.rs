@@ -10,6 +10,8 @@ pub struct Timing {
     pub clock_mhz: u32,
     /// Context-cache look-up. gem5 24.0 SMMUv3 configuration cache: 3.
     pub context_lookup: u32,
+    /// PASID-cache look-up. Knob, as `context_lookup`.
+    pub pasid_lookup: u32,
     /// IOTLB look-up. Knob: "a few nanoseconds".
     pub iotlb_lookup: u32,
     /// Look-up of all paging-structure caches together. gem5 24.0 SMMUv3 walk cache: 4.
@@ -18,6 +20,12 @@ pub struct Timing {
     pub root_fetch: u32,
     /// Fetch of a context entry. Knob, as `table_fetch`.
     pub context_fetch: u32,
+    /// Fetch of a PASID directory entry. Knob, as `table_fetch`.
+    pub directory_fetch: u32,
+    /// Fetch of a PASID table entry. Knob, as `table_fetch`.
+    pub pasid_fetch: u32,
+    /// Atomic update of A or D in a paging entry. Knob, as `table_fetch`.
+    pub table_update: u32,
     /// Fetch of a paging entry. Knob: four fetches make the 330 ns that a cold walk is said to add.
     pub table_fetch: u32,
     /// Waiting step of a merged request. Knob.
@@ -31,6 +39,8 @@ pub struct Timing {
     /// Context-cache invalidation. Knob: with the fetch, the status write and a drain it makes about the 800 ns
     /// that the Akaros kernel log gives for one round trip.
     pub invalidate_context: u32,
+    /// PASID-cache invalidation. Knob, see `invalidate_context`.
+    pub invalidate_pasid: u32,
     /// IOTLB invalidation. Knob, see `invalidate_context`.
     pub invalidate_iotlb: u32,
     /// Device-TLB invalidation, accepted and ignored. Knob.
@@ -52,16 +62,21 @@ impl Default for Timing {
         Self {
             clock_mhz: 1000,
             context_lookup: 3,
+            pasid_lookup: 3,
             iotlb_lookup: 5,
             psc_lookup: 4,
             root_fetch: 82,
             context_fetch: 82,
+            directory_fetch: 82,
+            pasid_fetch: 82,
+            table_update: 82,
             table_fetch: 82,
             merge: 1,
             bypass: 1,
             fault: 20,
             descriptor_fetch: 82,
             invalidate_context: 100,
+            invalidate_pasid: 100,
             invalidate_iotlb: 100,
             invalidate_device_tlb: 100,
             invalidate_interrupt: 100,
@@ -95,6 +110,8 @@ impl Geometry {
 pub struct Params {
     /// Context cache. Knob: 32 entries.
     pub context: Geometry,
+    /// PASID cache; units without scalable mode have none. Knob: 32 entries.
+    pub pasid: Geometry,
     /// IOTLB, all page sizes together. 64 entries: the capacity inferred for one Xeon generation (unverified figure).
     pub iotlb: Geometry,
     /// Paging-structure caches of level 2, 3, 4, 5 entries. Knob: 32, 16, 4, 4; 0 ways switch a level off.
@@ -111,6 +128,7 @@ impl Default for Params {
     fn default() -> Self {
         Self {
             context: Geometry::fully_associative(32),
+            pasid: Geometry::fully_associative(32),
             iotlb: Geometry::fully_associative(64),
             psc: [32, 16, 4, 4].map(Geometry::fully_associative),
             walks_max: 16,

@@ -1,11 +1,14 @@
 //! After `Unit::new`, no step allocates. A test binary of its own: the counting allocator serves a whole process.
 
 use iommu_model::spec::vtd::context::{AW_48, ContextEntry};
-use iommu_model::spec::vtd::descriptor::{GRANULARITY_DOMAIN, IotlbDescriptor, TYPE_IOTLB};
-use iommu_model::spec::vtd::root::RootEntry;
+use iommu_model::spec::vtd::descriptor::{GRANULARITY_DOMAIN, IotlbDescriptor, PasidIotlbDescriptor, TYPE_IOTLB, TYPE_PASID_IOTLB};
+use iommu_model::spec::vtd::first_stage::FirstStageEntry;
+use iommu_model::spec::vtd::pasid::{PasidDirectoryEntry, PasidEntryFirstStage, PasidEntryLow, ScalableContextEntry};
+use iommu_model::spec::vtd::root::{RootEntry, ScalableRootEntry};
 use iommu_model::spec::vtd::second_stage::SecondStageEntry;
 use iommu_model::{
-    Access, Bdf, Capabilities, Fetched, Geometry, Iova, Pa, Params, Plain, Progress, QueueInput, QueueProgress, Register, Request, Unit,
+    Access, Bdf, Capabilities, FetchKind, Fetched, Geometry, Iova, Pa, Params, Pasid, Plain, Progress, QueueInput, QueueProgress, Register,
+    Request, Scalable, Unit,
 };
 
 #[global_allocator]
@@ -77,13 +80,105 @@ fn work(unit: &mut Unit) {
     start(unit);
 }
 
+/// The frames of the nested world: tables of both stages lead in circles, A clear in every tenth entry.
+fn fetch_nested(pa: Pa, n: u64) -> Fetched {
+    let frame = pa.pfn().0;
+    let pair = |bits: u128| [bits as u64, (bits >> 64) as u64];
+    match frame {
+        ROOT => Fetched::Words(pair(ScalableRootEntry::new().with_lower_present(true).with_lower(2).into_bits())),
+        2 => {
+            let [low, high] = pair(ScalableContextEntry::new().with_present(true).with_pasid_enable(true).with_directory(3).into_bits());
+            Fetched::Wide([low, high, 0, 0, 0, 0, 0, 0])
+        }
+        3 => Fetched::word(PasidDirectoryEntry::new().with_present(true).with_table(4).into_bits()),
+        4 => {
+            let entry = PasidEntryLow::new()
+                .with_present(true)
+                .with_domain(7)
+                .with_walk_snoop(true)
+                .with_second_stage_accessed_dirty(n.is_multiple_of(2));
+            let kind = 1 + (pa.0 / 64 % 4) as u8;
+            let [low, high] = pair(entry.with_translation_type(kind).with_address_width(AW_48).with_second_stage(5).into_bits());
+            let first = PasidEntryFirstStage::new().with_first_stage(0x1000).into_bits();
+            Fetched::Wide([low, high, first, 0, 0, 0, 0, 0])
+        }
+        // Second stage: every entry is of the same table, leaves included.
+        5 => Fetched::word(
+            SecondStageEntry::new().with_read(true).with_write(true).with_frame(5).with_accessed(!n.is_multiple_of(10)).into_bits(),
+        ),
+        _ => Fetched::word(0),
+    }
+}
+
+fn translate_nested(unit: &mut Unit, request: Request, n: u64) {
+    let Ok(walk) = unit.begin(request) else { return };
+    let mut answer = None;
+    for step in 0..400 {
+        match unit.advance(walk, answer.take(), &mut Plain) {
+            Progress::Fetch { kind: FetchKind::FirstStage { .. }, .. } => {
+                let entry = FirstStageEntry::new().with_present(true).with_write(true).with_user(true).with_frame(0x1000);
+                answer = Some(Fetched::word(entry.with_accessed(!n.is_multiple_of(10)).into_bits()));
+            }
+            Progress::Fetch { pa, .. } => answer = Some(fetch_nested(pa, n)),
+            Progress::Update { old, new, .. } => answer = Some(Fetched::word(if step % 3 == 0 { new } else { old })),
+            progress if progress.is_end() => return,
+            _ if step == 20 && n % 50 == 7 => {
+                assert!(unit.cancel(walk));
+                return;
+            }
+            _ if step % 40 == 39 && n % 20 == 3 => {
+                unit.write_register(Register::Iqt, (unit.read_register(Register::Iqt) + 32) % 4096, &mut Plain);
+                invalidate_wide(unit, n);
+            }
+            _ => {}
+        }
+    }
+    panic!("a walk without end");
+}
+
+fn invalidate_wide(unit: &mut Unit, n: u64) {
+    let pasid = PasidIotlbDescriptor::new()
+        .with_kind(TYPE_PASID_IOTLB)
+        .with_granularity(GRANULARITY_DOMAIN)
+        .with_domain(7)
+        .with_pasid(n as u32 % 4);
+    let domain = IotlbDescriptor::new().with_kind(TYPE_IOTLB).with_granularity(GRANULARITY_DOMAIN).with_domain(7);
+    let bits = if n.is_multiple_of(3) { pasid.into_bits() } else { domain.into_bits() };
+    let mut input = QueueInput::Continue;
+    loop {
+        input = match unit.queue_advance(input, &mut Plain) {
+            QueueProgress::Idle => return,
+            QueueProgress::FetchDescriptor { .. } => QueueInput::WideDescriptor([bits as u64, (bits >> 64) as u64, 0, 0]),
+            QueueProgress::Drain { .. } => QueueInput::Drained,
+            _ => QueueInput::Continue,
+        };
+    }
+}
+
+fn work_scalable(unit: &mut Unit) {
+    unit.write_register(Register::Rtaddr, ROOT << 12 | 1 << 10, &mut Plain);
+    unit.write_register(Register::Iqa, 1 << 11, &mut Plain);
+    unit.write_register(Register::Gcmd, 1 << 30 | 1 << 26, &mut Plain);
+    unit.write_register(Register::Gcmd, 1 << 31 | 1 << 26, &mut Plain);
+    unit.register_drained();
+    for n in 0..20_000u64 {
+        let access = if n % 3 == 0 { Access::Write } else { Access::Read };
+        let pasid = (n % 5 != 0).then_some(Pasid((n % 64) as u32));
+        translate_nested(unit, Request { source: Bdf((n % 60) as u16), iova: Iova((n * 7919 % 4096) << 20), access, pasid }, n);
+        if n % 100 == 0 {
+            unit.drop_cached(3);
+        }
+    }
+    unit.reset();
+}
+
 #[test]
 fn no_step_allocates_after_the_unit_is_made() {
     let _profiler = dhat::Profiler::builder().testing().build();
     let small = Geometry { sets: 2, ways: 4 };
     let shapes = [Params::default(), Params { context: small, iotlb: small, psc: [small; 4], walks_max: 2, ..Params::default() }];
     for params in shapes {
-        let mut unit = Unit::new(Capabilities::default(), params);
+        let mut unit = Unit::new(Capabilities::default(), params.clone());
         start(&mut unit);
         let mut copy = unit.clone();
         let before = dhat::HeapStats::get();
@@ -92,6 +187,14 @@ fn no_step_allocates_after_the_unit_is_made() {
         work(&mut copy);
         let after = dhat::HeapStats::get();
         assert!(before.total_blocks > 0, "it counts");
+        dhat::assert_eq!(after.total_blocks - before.total_blocks, 0);
+
+        let cap = Capabilities { scalable: Some(Scalable::default()), ..Capabilities::default() };
+        let mut unit = Unit::new(cap, params);
+        let before = dhat::HeapStats::get();
+        work_scalable(&mut unit);
+        work_scalable(&mut unit);
+        let after = dhat::HeapStats::get();
         dhat::assert_eq!(after.total_blocks - before.total_blocks, 0);
     }
 }

@@ -1,7 +1,7 @@
 //! Context cache: tag source-id, content the decoded context entry (with what the root entry led to).
 
-use super::store::{Cached, Place, Store};
-use crate::addr::{Bdf, DomainId, Pa};
+use super::store::{Cached, Key, Place, Store};
+use crate::addr::{Bdf, DomainId, Pa, Pasid};
 use crate::decision::{Decisions, Question, ask};
 use crate::provenance::{ProvenanceId, Words};
 use crate::spec::vtd::fault::FaultReason;
@@ -19,6 +19,19 @@ pub enum ContextTarget {
     },
     /// Passed through.
     PassThrough,
+    /// Scalable mode: by what the PASID tables say.
+    Scalable {
+        /// The PASID directory.
+        directory: Pa,
+        /// PASIDs below 2^this are in the directory.
+        pasid_bits: u8,
+        /// PASID of requests that carry none.
+        rid_pasid: Pasid,
+        /// Requests without PASID are privileged.
+        rid_privileged: bool,
+        /// Requests with PASID are allowed.
+        pasid_enabled: bool,
+    },
     /// Nowhere: a not-present or erroneous entry, cached only under CM = 1.
     Fault(FaultReason),
 }
@@ -28,7 +41,7 @@ pub enum ContextTarget {
 pub struct ContextEntryCached {
     /// Tag.
     pub source: Bdf,
-    /// DID of the entry; 0 for not-present entries.
+    /// DID of the entry; 0 for not-present entries, and in scalable mode, where the entry has none.
     pub domain: DomainId,
     /// FPD.
     pub fault_disable: bool,
@@ -52,6 +65,11 @@ impl Cached for ContextEntryCached {
     }
 }
 
+#[inline(always)]
+fn key_of(source: Bdf) -> Key {
+    Key { tag: u64::from(source.0), space: 0 }
+}
+
 /// The cache.
 #[derive(Clone, Debug)]
 pub(crate) struct ContextCache {
@@ -66,7 +84,7 @@ impl ContextCache {
     /// The entry of a source; does not count as use.
     #[inline(always)]
     pub(crate) fn find(&self, source: Bdf) -> Option<Place> {
-        self.store.find(u64::from(source.0))
+        self.store.find(key_of(source))
     }
 
     #[inline(always)]
@@ -88,8 +106,8 @@ impl ContextCache {
     }
 
     pub(crate) fn install(&mut self, entry: ContextEntryCached, words: &mut Words, d: &mut dyn Decisions) {
-        let key = u64::from(entry.source.0);
-        self.store.insert(key, key, entry, words, |ways| ask(d, Question::EvictContext { ways }));
+        let key = key_of(entry.source);
+        self.store.insert(key.tag, key, entry, words, |ways| ask(d, Question::EvictContext { ways }));
     }
 
     pub(crate) fn retain(&mut self, words: &mut Words, keep: impl FnMut(&ContextEntryCached) -> bool) -> u32 {

@@ -1,12 +1,14 @@
-//! IOTLB: tag domain, page and page size; content the final address and permissions. All page sizes share it.
+//! IOTLB: tag domain, page and page size, and the PASID for what went through a first stage; content the final address
+//! and permissions. All page sizes share it.
 //!
 //! Entries of different sizes for one address may stand side by side, as on hardware when software changes a
 //! page size without invalidating; which one a look-up takes is asked of the caller.
 
-use super::store::{Cached, Place, Store};
-use crate::addr::{DomainId, Iova, PAGE_SHIFT, Pa};
+use super::store::{Cached, Key, Place, Store};
+use crate::addr::{DomainId, Iova, PAGE_SHIFT, Pa, Pasid};
 use crate::decision::{Decisions, Question, ask};
 use crate::provenance::{ProvenanceId, Words};
+use crate::request::Access;
 use crate::spec::vtd::fault::FaultReason;
 use crate::spec::vtd::second_stage::LEVEL_BITS;
 use crate::timing::Geometry;
@@ -24,6 +26,8 @@ pub(crate) const fn page_shift(level: u8) -> u32 {
 pub struct IotlbEntry {
     /// Tag: domain.
     pub domain: DomainId,
+    /// Tag: the PASID, if a first stage was used, alone or on a second stage; else the domain alone is the tag.
+    pub pasid: Option<Pasid>,
     /// Tag: first address of the page.
     pub page: Iova,
     /// Tag: page size in bytes.
@@ -34,6 +38,8 @@ pub struct IotlbEntry {
     pub readable: bool,
     /// AND of W over all levels.
     pub writable: bool,
+    /// It may serve writes without a walk: D is set, or nobody maintains it.
+    pub dirty: bool,
     /// Set for an erroneous entry that CM = 1 let in. A not-present entry let in by CM = 1 is one with neither
     /// permission and no reason here.
     pub fault: Option<FaultReason>,
@@ -44,11 +50,13 @@ pub struct IotlbEntry {
 impl Cached for IotlbEntry {
     const BLANK: Self = Self {
         domain: DomainId(0),
+        pasid: None,
         page: Iova(0),
         page_bytes: 0,
         frame: Pa(0),
         readable: false,
         writable: false,
+        dirty: false,
         fault: None,
         provenance: ProvenanceId::NONE,
     };
@@ -59,6 +67,16 @@ impl Cached for IotlbEntry {
 }
 
 impl IotlbEntry {
+    /// Whether the access needs no walk and no refusal.
+    #[inline]
+    #[must_use]
+    pub const fn serves(&self, access: Access) -> bool {
+        match access {
+            Access::Read => self.readable,
+            Access::Write => self.writable && self.dirty,
+        }
+    }
+
     /// The host address of an address in this page.
     #[must_use]
     pub const fn translate(&self, iova: Iova) -> Pa {
@@ -69,9 +87,23 @@ impl IotlbEntry {
 /// Bits of the number of a 4 KiB page in a 57-bit address.
 const NUMBER_BITS: u32 = 45;
 
-/// Domain, size and page number in one word.
-const fn tag(domain: DomainId, level: u8, number: u64) -> u64 {
-    ((domain.0 as u64) << (NUMBER_BITS + 2)) | ((level as u64) << NUMBER_BITS) | number
+/// The address space of a domain without PASID, or of one PASID of it.
+#[inline(always)]
+pub(crate) const fn space_of(pasid: Option<Pasid>) -> u32 {
+    match pasid {
+        Some(pasid) => pasid.0 | PASID_SPACE,
+        None => 0,
+    }
+}
+
+/// Set in the space of a PASID; PASIDs have 20 bits.
+const PASID_SPACE: u32 = 1 << 31;
+
+/// Domain, size and page number in one word; a canonical address keeps its meaning without the copies of its top bit.
+#[inline(always)]
+const fn key(domain: DomainId, space: u32, level: u8, number: u64) -> Key {
+    let number = number & ((1 << NUMBER_BITS) - 1);
+    Key { tag: ((domain.0 as u64) << (NUMBER_BITS + 2)) | ((level as u64) << NUMBER_BITS) | number, space }
 }
 
 /// The cache.
@@ -89,17 +121,17 @@ impl IotlbCache {
 
     /// The only entry that serves an address; `None` also if there are several. Does not count as use.
     #[inline(always)]
-    pub(crate) fn find_one(&self, domain: DomainId, iova: Iova) -> Option<Place> {
+    pub(crate) fn find_one(&self, domain: DomainId, space: u32, iova: Iova) -> Option<Place> {
         // Most units see one page size only.
-        if self.sizes == 1 { self.find(domain, iova, 1) } else { self.find_one_of_any_size(domain, iova) }
+        if self.sizes == 1 { self.find(domain, space, iova, 1) } else { self.find_one_of_any_size(domain, space, iova) }
     }
 
     #[cold]
-    fn find_one_of_any_size(&self, domain: DomainId, iova: Iova) -> Option<Place> {
+    fn find_one_of_any_size(&self, domain: DomainId, space: u32, iova: Iova) -> Option<Place> {
         let mut found = None;
         let mut left = self.sizes;
         while left != 0 {
-            let place = self.find(domain, iova, left.trailing_zeros() as u8 + 1);
+            let place = self.find(domain, space, iova, left.trailing_zeros() as u8 + 1);
             left &= left - 1;
             if place.is_some() && found.is_some() {
                 return None;
@@ -120,25 +152,25 @@ impl IotlbCache {
     }
 
     /// The entry that serves an address, marked as used.
-    #[inline]
-    pub(crate) fn lookup(&mut self, domain: DomainId, iova: Iova, d: &mut dyn Decisions) -> Option<&IotlbEntry> {
-        let Some(place) = self.find_one(domain, iova) else {
-            return if self.sizes <= 1 { None } else { self.lookup_several(domain, iova, d) };
+    #[inline(always)]
+    pub(crate) fn lookup(&mut self, domain: DomainId, space: u32, iova: Iova, d: &mut dyn Decisions) -> Option<&IotlbEntry> {
+        let Some(place) = self.find_one(domain, space, iova) else {
+            return if self.sizes <= 1 { None } else { self.lookup_several(domain, space, iova, d) };
         };
         self.store.touch(place);
         Some(self.store.get(place))
     }
 
     #[inline(always)]
-    fn find(&self, domain: DomainId, iova: Iova, level: u8) -> Option<Place> {
+    fn find(&self, domain: DomainId, space: u32, iova: Iova, level: u8) -> Option<Place> {
         let number = iova.0 >> page_shift(level);
-        self.store.find(tag(domain, level, number))
+        self.store.find(key(domain, space, level, number))
     }
 
     /// None matches, or entries of more than one size do.
     #[cold]
-    fn lookup_several(&mut self, domain: DomainId, iova: Iova, d: &mut dyn Decisions) -> Option<&IotlbEntry> {
-        let matching = || (1..=LEAF_LEVELS as u8).filter_map(|level| self.find(domain, iova, level));
+    fn lookup_several(&mut self, domain: DomainId, space: u32, iova: Iova, d: &mut dyn Decisions) -> Option<&IotlbEntry> {
+        let matching = || (1..=LEAF_LEVELS as u8).filter_map(|level| self.find(domain, space, iova, level));
         let ways = matching().count() as u32;
         let place = matching().nth(ask(d, Question::ChooseIotlb { ways }) as usize)?;
         self.store.touch(place);
@@ -150,8 +182,8 @@ impl IotlbCache {
         let level = ((shift - PAGE_SHIFT) / LEVEL_BITS + 1) as u8;
         let number = entry.page.0 >> shift;
         self.sizes |= 1 << (level - 1);
-        let tag = tag(entry.domain, level, number);
-        self.store.insert(number, tag, entry, words, |ways| ask(d, Question::EvictIotlb { ways }));
+        let key = key(entry.domain, space_of(entry.pasid), level, number);
+        self.store.insert(number, key, entry, words, |ways| ask(d, Question::EvictIotlb { ways }));
     }
 
     pub(crate) fn retain(&mut self, words: &mut Words, keep: impl FnMut(&IotlbEntry) -> bool) -> u32 {

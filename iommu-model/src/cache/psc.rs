@@ -1,9 +1,9 @@
 //! Paging-structure caches, one a level: tag domain and address prefix, content the pointer to the next table and
 //! the AND of the permissions so far.
 
-use super::iotlb::page_shift;
-use super::store::{Cached, Store};
-use crate::addr::{DomainId, Iova, Pa};
+use super::iotlb::{page_shift, space_of};
+use super::store::{Cached, Key, Store};
+use crate::addr::{DomainId, Iova, Pa, Pasid};
 use crate::decision::{Decisions, Question, ask};
 use crate::provenance::{ProvenanceId, Words};
 use crate::timing::Geometry;
@@ -16,18 +16,22 @@ const FIRST_LEVEL: u8 = 2;
 pub struct PscEntry {
     /// Tag: domain.
     pub domain: DomainId,
+    /// Tag: the PASID, if it is a first-stage entry.
+    pub pasid: Option<Pasid>,
     /// Level of the cached entry, 2 to 5; its table is of the level below.
     pub level: u8,
     /// Tag: first address that the entry leads to.
     pub first: Iova,
     /// Bytes of address space that it leads to.
     pub span_bytes: u64,
-    /// The next table.
+    /// The next table; below a nested first stage its address is one of the guest.
     pub table: Pa,
     /// AND of R so far.
     pub readable: bool,
     /// AND of W so far.
     pub writable: bool,
+    /// AND of U/S so far; always set in second-stage entries.
+    pub user: bool,
     /// The words it was made from: root, context, the levels down to this one.
     pub provenance: ProvenanceId,
 }
@@ -35,12 +39,14 @@ pub struct PscEntry {
 impl Cached for PscEntry {
     const BLANK: Self = Self {
         domain: DomainId(0),
+        pasid: None,
         level: 0,
         first: Iova(0),
         span_bytes: 0,
         table: Pa(0),
         readable: false,
         writable: false,
+        user: false,
         provenance: ProvenanceId::NONE,
     };
 
@@ -50,8 +56,8 @@ impl Cached for PscEntry {
 }
 
 /// A prefix has at most 36 bits: 57 address bits without the 21 below the lowest cached level.
-const fn tag(domain: DomainId, prefix: u64) -> u64 {
-    ((domain.0 as u64) << 48) | prefix
+const fn key(domain: DomainId, space: u32, prefix: u64) -> Key {
+    Key { tag: ((domain.0 as u64) << 48) | (prefix & 0xffff_ffff_ffff), space }
 }
 
 /// The caches of all levels.
@@ -71,11 +77,11 @@ impl PscCache {
     }
 
     /// The entry with the longest prefix of `iova` whose level is at most `top`, marked as used.
-    pub(crate) fn lookup(&mut self, domain: DomainId, iova: Iova, top: u8) -> Option<&PscEntry> {
+    pub(crate) fn lookup(&mut self, domain: DomainId, space: u32, iova: Iova, top: u8) -> Option<&PscEntry> {
         for level in FIRST_LEVEL..=top {
             let prefix = iova.0 >> page_shift(level);
             let store = &self.levels[usize::from(level - FIRST_LEVEL)];
-            if let Some(place) = store.find(tag(domain, prefix)) {
+            if let Some(place) = store.find(key(domain, space, prefix)) {
                 let store = &mut self.levels[usize::from(level - FIRST_LEVEL)];
                 store.touch(place);
                 return Some(store.get(place));
@@ -92,9 +98,9 @@ impl PscCache {
     pub(crate) fn install(&mut self, entry: PscEntry, words: &mut Words, d: &mut dyn Decisions) {
         let level = entry.level;
         let prefix = entry.first.0 >> page_shift(level);
-        let tag = tag(entry.domain, prefix);
+        let key = key(entry.domain, space_of(entry.pasid), prefix);
         let store = &mut self.levels[usize::from(level - FIRST_LEVEL)];
-        store.insert(prefix, tag, entry, words, |ways| ask(d, Question::EvictPsc { ways, level }));
+        store.insert(prefix, key, entry, words, |ways| ask(d, Question::EvictPsc { ways, level }));
     }
 
     pub(crate) fn retain(&mut self, words: &mut Words, mut keep: impl FnMut(&PscEntry) -> bool) -> u32 {

@@ -6,6 +6,13 @@
 use crate::provenance::{ProvenanceId, Words};
 use crate::timing::Geometry;
 
+/// What an entry is found by: the tag proper, and the address space that it belongs to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Key {
+    pub(crate) tag: u64,
+    pub(crate) space: u32,
+}
+
 /// What a cache stores.
 pub(crate) trait Cached: Copy {
     /// Fills places that nothing was stored in yet.
@@ -17,6 +24,9 @@ pub(crate) trait Cached: Copy {
 
 /// No place: the end of a list.
 const NOWHERE: u32 = u32::MAX;
+
+/// The key of what holds nothing.
+const NO_KEY: Key = Key { tag: 0, space: 0 };
 
 /// Where an entry lies.
 #[derive(Clone, Copy, Debug)]
@@ -35,7 +45,7 @@ pub(crate) struct Store<T> {
 
 #[derive(Clone, Copy, Debug)]
 struct Slot<T> {
-    key: u64,
+    key: Key,
     /// The set that it is a way of.
     set: u32,
     /// The entry of the set that was used just before this one; in a free slot, the next free one.
@@ -60,7 +70,7 @@ struct Set {
 /// A cell of the hash index; free unless it is of the store's epoch.
 #[derive(Clone, Copy, Debug)]
 struct Cell {
-    key: u64,
+    key: Key,
     slot: u32,
     epoch: u32,
 }
@@ -70,13 +80,13 @@ impl<T: Cached> Store<T> {
         let ways = geometry.ways;
         let sets = if ways == 0 { 1 } else { geometry.sets.max(1).next_power_of_two() };
         let places = sets as usize * ways as usize;
-        let slot = |n| Slot { key: 0, set: n / ways, older: NOWHERE, newer: NOWHERE, entry: T::BLANK };
+        let slot = |n| Slot { key: NO_KEY, set: n / ways, older: NOWHERE, newer: NOWHERE, entry: T::BLANK };
         let set = Set { epoch: 0, len: 0, fresh: 0, free: NOWHERE, oldest: NOWHERE, newest: NOWHERE };
         let cells = (2 * places).next_power_of_two().max(2);
         Self {
             slots: (0..places as u32).map(slot).collect(),
             sets: vec![set; sets as usize],
-            cells: vec![Cell { key: 0, slot: NOWHERE, epoch: 0 }; cells],
+            cells: vec![Cell { key: NO_KEY, slot: NOWHERE, epoch: 0 }; cells],
             ways,
             epoch: 1,
             len: 0,
@@ -104,14 +114,14 @@ impl<T: Cached> Store<T> {
     }
 
     #[inline]
-    fn home_of(&self, key: u64) -> usize {
+    fn home_of(&self, key: Key) -> usize {
         // Fibonacci hashing; the high half mixes all bits of the key.
-        (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize & (self.cells.len() - 1)
+        ((key.tag ^ u64::from(key.space).rotate_left(40)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize & (self.cells.len() - 1)
     }
 
     /// The cell that holds the key, or the free cell where it would go.
     #[inline(always)]
-    fn cell_of(&self, key: u64) -> (usize, Option<u32>) {
+    fn cell_of(&self, key: Key) -> (usize, Option<u32>) {
         let mut at = self.home_of(key);
         loop {
             let cell = &self.cells[at];
@@ -127,7 +137,7 @@ impl<T: Cached> Store<T> {
 
     /// The entry with this key; does not count as use.
     #[inline(always)]
-    pub(crate) fn find(&self, key: u64) -> Option<Place> {
+    pub(crate) fn find(&self, key: Key) -> Option<Place> {
         self.cell_of(key).1.map(Place)
     }
 
@@ -176,7 +186,7 @@ impl<T: Cached> Store<T> {
 
     /// Stores an entry, replacing one with the same key, else into a free way, else where `choose` says.
     #[inline]
-    pub(crate) fn insert(&mut self, index: u64, key: u64, entry: T, words: &mut Words, choose: impl FnOnce(u32) -> u32) {
+    pub(crate) fn insert(&mut self, index: u64, key: Key, entry: T, words: &mut Words, choose: impl FnOnce(u32) -> u32) {
         if self.is_off() {
             return;
         }
@@ -241,7 +251,7 @@ impl<T: Cached> Store<T> {
     }
 
     /// Frees a cell and moves up what had to make way for it.
-    fn erase_cell(&mut self, key: u64) {
+    fn erase_cell(&mut self, key: Key) {
         let mask = self.cells.len() - 1;
         let mut hole = self.cell_of(key).0;
         let mut at = hole;
@@ -318,7 +328,7 @@ impl<T: Cached> Store<T> {
         // The epoch before the present one marks erased cells, so that it must not come back.
         self.epoch = self.epoch.wrapping_add(2);
         if self.epoch == 1 {
-            self.cells.fill(Cell { key: 0, slot: NOWHERE, epoch: 0 });
+            self.cells.fill(Cell { key: NO_KEY, slot: NOWHERE, epoch: 0 });
             self.sets.fill(Set { epoch: 0, len: 0, fresh: 0, free: NOWHERE, oldest: NOWHERE, newest: NOWHERE });
         }
     }
@@ -364,6 +374,10 @@ mod tests {
         }
     }
 
+    fn key(tag: u64) -> Key {
+        Key { tag, space: (tag % 3) as u32 }
+    }
+
     fn words() -> Words {
         Words::new(0)
     }
@@ -371,7 +385,7 @@ mod tests {
     fn full_store() -> Store<u8> {
         let mut store = Store::new(Geometry::fully_associative(3));
         for k in 1..=3 {
-            store.insert(0, u64::from(k), k, &mut words(), |_| unreachable!("there is room"));
+            store.insert(0, key(u64::from(k)), k, &mut words(), |_| unreachable!("there is room"));
         }
         store
     }
@@ -379,36 +393,36 @@ mod tests {
     #[test]
     fn option_zero_evicts_the_least_recently_used_entry() {
         let mut store = full_store();
-        let one = store.find(1).expect("it was stored");
+        let one = store.find(key(1)).expect("it was stored");
         store.touch(one);
-        store.insert(0, 4, 4, &mut words(), |ways| {
+        store.insert(0, key(4), 4, &mut words(), |ways| {
             assert_eq!(ways, 3);
             0
         });
-        assert!(store.find(2).is_none());
-        assert!(store.find(1).is_some());
+        assert!(store.find(key(2)).is_none());
+        assert!(store.find(key(1)).is_some());
     }
 
     #[test]
     fn option_k_evicts_the_kth_least_recently_used_entry() {
         let mut store = full_store();
-        store.insert(0, 4, 4, &mut words(), |_| 2);
-        assert!(store.find(3).is_none());
+        store.insert(0, key(4), 4, &mut words(), |_| 2);
+        assert!(store.find(key(3)).is_none());
         assert_eq!(store.len(), 3);
     }
 
     #[test]
     fn a_second_entry_with_the_same_tag_replaces_the_first_without_a_question() {
         let mut store = full_store();
-        store.insert(0, 2, 9, &mut words(), |_| unreachable!("the tag is there"));
-        assert_eq!(*store.get(store.find(2).expect("it was stored")), 9);
+        store.insert(0, key(2), 9, &mut words(), |_| unreachable!("the tag is there"));
+        assert_eq!(*store.get(store.find(key(2)).expect("it was stored")), 9);
     }
 
     #[test]
     fn sets_do_not_evict_each_other() {
         let mut store = Store::new(Geometry { sets: 2, ways: 1 });
-        store.insert(0, 0, 0, &mut words(), |_| 0);
-        store.insert(1, 1, 1, &mut words(), |_| unreachable!("another set"));
+        store.insert(0, key(0), 0, &mut words(), |_| 0);
+        store.insert(1, key(1), 1, &mut words(), |_| unreachable!("another set"));
         assert_eq!(store.len(), 2);
         assert!(store.remove_nth(1, &mut words()));
         assert!(!store.remove_nth(1, &mut words()));
@@ -417,7 +431,7 @@ mod tests {
 
     #[derive(Clone, Debug)]
     enum Act {
-        Insert { key: u64, rank: u32 },
+        Insert { tag: u64, rank: u32 },
         Use(u64),
         Drop(usize),
         DropOdd,
@@ -427,10 +441,10 @@ mod tests {
 
     fn act() -> impl Strategy<Value = Act> {
         // Multiples of a large power of two crowd the index.
-        let key = || prop_oneof![0u64..12, (0u64..6).prop_map(|k| k << 33)];
+        let tag = || prop_oneof![0u64..12, (0u64..6).prop_map(|k| k << 33)];
         prop_oneof![
-            8 => (key(), 0u32..4).prop_map(|(key, rank)| Act::Insert { key, rank }),
-            4 => key().prop_map(Act::Use),
+            8 => (tag(), 0u32..4).prop_map(|(tag, rank)| Act::Insert { tag, rank }),
+            4 => tag().prop_map(Act::Use),
             2 => (0usize..8).prop_map(Act::Drop),
             1 => Just(Act::DropOdd),
             1 => Just(Act::Clear),
@@ -448,20 +462,20 @@ mod tests {
             let mut lists: Vec<Vec<(u64, u8)>> = vec![Vec::new(); sets as usize];
             for (n, act) in acts.into_iter().enumerate() {
                 match act {
-                    Act::Insert { key, rank } => {
-                        store.insert(key, key, n as u8, &mut words(), |_| rank);
-                        let list = &mut lists[(key % u64::from(sets)) as usize];
-                        match list.iter().position(|(k, _)| *k == key) {
+                    Act::Insert { tag, rank } => {
+                        store.insert(tag, key(tag), n as u8, &mut words(), |_| rank);
+                        let list = &mut lists[(tag % u64::from(sets)) as usize];
+                        match list.iter().position(|(k, _)| *k == tag) {
                             Some(at) => drop(list.remove(at)),
                             None if list.len() == ways as usize => drop(list.remove(rank.min(ways - 1) as usize)),
                             None => {}
                         }
-                        list.push((key, n as u8));
+                        list.push((tag, n as u8));
                     }
-                    Act::Use(key) => {
-                        let list = &mut lists[(key % u64::from(sets)) as usize];
-                        let at = list.iter().position(|(k, _)| *k == key);
-                        let place = store.find(key);
+                    Act::Use(tag) => {
+                        let list = &mut lists[(tag % u64::from(sets)) as usize];
+                        let at = list.iter().position(|(k, _)| *k == tag);
+                        let place = store.find(key(tag));
                         prop_assert_eq!(place.is_some(), at.is_some());
                         if let (Some(place), Some(at)) = (place, at) {
                             let used = list.remove(at);

@@ -51,6 +51,56 @@ pub struct Capabilities {
     pub pass_through: bool,
     /// ECAP.SC: SNP is allowed in leaves.
     pub snoop_control: bool,
+    /// ECAP.SMTS: scalable mode, and what of it.
+    pub scalable: Option<Scalable>,
+}
+
+/// Capabilities that count in scalable mode only. The default has everything modelled switched on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Scalable {
+    /// ECAP.FSTS: first stage.
+    pub first_stage: bool,
+    /// CAP.FS5LP: five first-stage levels.
+    pub first_stage_5: bool,
+    /// CAP.FS1GP: 1 GiB leaves in the first stage. 2 MiB leaves are always there (assumption).
+    pub first_stage_1g: bool,
+    /// ECAP.SSTS: second stage.
+    pub second_stage: bool,
+    /// ECAP.NEST: first stage on second stage.
+    pub nested: bool,
+    /// ECAP.PASID: requests may carry a PASID.
+    pub pasid: bool,
+    /// ECAP.PSS plus 1: bits of a PASID, 1 to 20.
+    pub pasid_bits: u8,
+    /// ECAP.RPS: RID_PASID counts; else it is PASID 0.
+    pub rid_pasid: bool,
+    /// ECAP.RPRIVS: RID_PRIV counts.
+    pub rid_privileged: bool,
+    /// ECAP.SRS: SRE may allow privileged requests.
+    pub supervisor_requests: bool,
+    /// ECAP.SSADS: SSADE counts.
+    pub second_stage_accessed_dirty: bool,
+    /// ECAP.SMPWC: walks snoop where PWSNP says so; else A and D cannot be set.
+    pub walk_coherent: bool,
+}
+
+impl Default for Scalable {
+    fn default() -> Self {
+        Self {
+            first_stage: true,
+            first_stage_5: true,
+            first_stage_1g: true,
+            second_stage: true,
+            nested: true,
+            pasid: true,
+            pasid_bits: 20,
+            rid_pasid: true,
+            rid_privileged: true,
+            supervisor_requests: true,
+            second_stage_accessed_dirty: true,
+            walk_coherent: true,
+        }
+    }
 }
 
 impl Default for Capabilities {
@@ -77,6 +127,7 @@ impl Default for Capabilities {
             interrupt_remapping: false,
             pass_through: true,
             snoop_control: true,
+            scalable: None,
         }
     }
 }
@@ -85,6 +136,7 @@ impl Capabilities {
     /// CAP_REG.
     #[must_use]
     pub fn cap(&self) -> u64 {
+        let scalable = |has: fn(Scalable) -> bool| self.scalable.is_some_and(has);
         let flag = |set: bool, bit: u8| if set { bit } else { 0 };
         Cap::new()
             .with_domains(self.domains)
@@ -100,13 +152,27 @@ impl Capabilities {
             .with_write_drain(self.write_drain)
             .with_read_drain(self.read_drain)
             .with_root_switch_invalidates(self.root_switch_invalidates)
+            .with_first_stage_5(scalable(|s| s.first_stage_5))
+            .with_first_stage_1g(scalable(|s| s.first_stage_1g))
             .into_bits()
     }
 
     /// ECAP_REG.
     #[must_use]
     pub fn ecap(&self) -> u64 {
+        let scalable = |has: fn(Scalable) -> bool| self.scalable.is_some_and(has);
         Ecap::new()
+            .with_scalable(self.scalable.is_some())
+            .with_first_stage(scalable(|s| s.first_stage))
+            .with_second_stage(scalable(|s| s.second_stage))
+            .with_nested(scalable(|s| s.nested))
+            .with_pasid(scalable(|s| s.pasid))
+            .with_pasid_bits(self.scalable.map_or(0, |s| s.pasid_bits - 1))
+            .with_rid_pasid(scalable(|s| s.rid_pasid))
+            .with_rid_privileged(scalable(|s| s.rid_privileged))
+            .with_supervisor_requests(scalable(|s| s.supervisor_requests))
+            .with_second_stage_accessed_dirty(scalable(|s| s.second_stage_accessed_dirty))
+            .with_scalable_walk_coherent(scalable(|s| s.walk_coherent))
             .with_coherent(self.coherent)
             .with_queued_invalidation(true)
             .with_device_tlb(self.device_tlb)
@@ -124,6 +190,9 @@ impl Capabilities {
         assert!((1..=64).contains(&self.guest_width), "MGAW is 1 to 64 bits");
         assert!((13..=52).contains(&self.host_width), "the host address width is 13 to 52 bits");
         assert!((1..=256).contains(&self.fault_records), "NFR is 1 to 256 records");
+        if let Some(scalable) = self.scalable {
+            assert!((1..=20).contains(&scalable.pasid_bits), "a PASID has 1 to 20 bits");
+        }
     }
 
     /// Levels of the second stage for an AW code, if the unit supports it.

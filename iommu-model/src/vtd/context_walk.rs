@@ -19,7 +19,7 @@ use crate::decision::{Decisions, Question, ask_bool};
 use crate::request::{Access, CacheKind, FetchKind, Progress};
 use crate::spec::vtd::context::{CONTEXT_ENTRY_BYTES, ContextEntry, TT_DEVICE_TLB, TT_PASS_THROUGH, TT_UNTRANSLATED};
 use crate::spec::vtd::fault::FaultReason;
-use crate::spec::vtd::root::{ROOT_ENTRY_BYTES, RootEntry, TTM_LEGACY};
+use crate::spec::vtd::root::{ROOT_ENTRY_BYTES, RootEntry, TTM_LEGACY, TTM_SCALABLE};
 
 impl Unit {
     /// Steps 1 to 4.
@@ -37,9 +37,11 @@ impl Unit {
         }
         // Step 3.
         if self.root.mode() != TTM_LEGACY {
-            return self.fault(slot, FaultReason::ROOT_MODE, 0, d);
-        }
-        if request.pasid.is_some() {
+            if self.root.mode() != TTM_SCALABLE || self.cap.scalable.is_none() {
+                return self.fault(slot, FaultReason::ROOT_MODE, 0, d);
+            }
+            walk.is_scalable = true;
+        } else if request.pasid.is_some() {
             return self.fault(slot, FaultReason::PASID_IN_LEGACY, 0, d);
         }
         // Step 4.
@@ -53,8 +55,10 @@ impl Unit {
             return self.fault(slot, reason, cost, d);
         }
         (walk.has_context, walk.domain, walk.target) = (true, entry.domain, entry.target);
+        // The entry may be left over from the other mode; what it says counts.
+        walk.is_scalable = matches!(entry.target, ContextTarget::Scalable { .. });
+        walk.stage = if walk.is_scalable { Stage::Pasid } else { Stage::Iotlb };
         walk.words = entry.provenance;
-        walk.stage = Stage::Iotlb;
         self.caches.words.hold(walk.words);
         Progress::Lookup { cache: CacheKind::Context, hit: true, cost }
     }
@@ -70,6 +74,9 @@ impl Unit {
 
     /// Step 5, the answer; then the request of step 6.
     pub(crate) fn consume_root(&mut self, slot: usize, word: u128, d: &mut dyn Decisions) -> Progress {
+        if self.walks.at(slot).is_scalable {
+            return self.consume_scalable_root(slot, word, d);
+        }
         let entry = RootEntry::from_bits(word);
         if !entry.present() {
             return self.refuse_context(slot, FaultReason::ROOT_NOT_PRESENT, d);
@@ -115,10 +122,10 @@ impl Unit {
         let walk = self.walks.at(slot);
         (walk.has_context, walk.domain, walk.target) = (true, domain, target);
         walk.stage = Stage::Iotlb;
-        self.look_up_iotlb(slot, 0, d)
+        self.look_up_iotlb_next(slot, 0, d)
     }
 
-    fn install_context(&mut self, slot: usize, domain: DomainId, target: ContextTarget, d: &mut dyn Decisions) {
+    pub(crate) fn install_context(&mut self, slot: usize, domain: DomainId, target: ContextTarget, d: &mut dyn Decisions) {
         let walk = self.walks.at(slot);
         let entry =
             ContextEntryCached { source: walk.request.source, domain, fault_disable: walk.fault_disable, target, provenance: walk.words };
@@ -127,7 +134,7 @@ impl Unit {
 
     /// Under caching mode a not-present or erroneous entry may be cached, in the special domain 0.
     #[cold]
-    fn refuse_context(&mut self, slot: usize, reason: FaultReason, d: &mut dyn Decisions) -> Progress {
+    pub(crate) fn refuse_context(&mut self, slot: usize, reason: FaultReason, d: &mut dyn Decisions) -> Progress {
         if self.cap.caching_mode && ask_bool(d, Question::CacheNotPresent) {
             self.install_context(slot, DomainId(0), ContextTarget::Fault(reason), d);
         }

@@ -78,7 +78,24 @@ const fn is_qualified(reason: FaultReason) -> bool {
             | FaultReason::TABLE_RESERVED
             | FaultReason::BLOCKED_BY_TYPE
             | FaultReason::INTERRUPT_RANGE
-    )
+    ) || is_qualified_scalable(reason)
+}
+
+/// The same for scalable mode, by analogy: what is wrong with or beyond an entry that was read well enough.
+const fn is_qualified_scalable(reason: FaultReason) -> bool {
+    let structure = matches!(
+        reason,
+        FaultReason::SCALABLE_ROOT_FETCH
+            | FaultReason::SCALABLE_ROOT_NOT_PRESENT
+            | FaultReason::SCALABLE_ROOT_RESERVED
+            | FaultReason::SCALABLE_CONTEXT_FETCH
+            | FaultReason::SCALABLE_CONTEXT_RESERVED
+            | FaultReason::DIRECTORY_FETCH
+            | FaultReason::DIRECTORY_RESERVED
+            | FaultReason::PASID_FETCH
+            | FaultReason::PASID_RESERVED
+    );
+    reason.0 >= FaultReason::SCALABLE_CONTEXT_NOT_PRESENT.0 && !structure
 }
 
 impl Faults {

@@ -1,4 +1,4 @@
-//! One Intel VT-d remapping unit in legacy mode.
+//! One Intel VT-d remapping unit, in legacy and in scalable mode.
 //!
 //! Source: VT-d architecture specification, rev 4.1/5.0, Intel's register texts of shipped parts, and what Linux 7.3
 //! `drivers/iommu/intel/` relies on. Where they leave the hardware free, a [`Question`](crate::Question) goes to
@@ -8,9 +8,13 @@
 //! | --- | --- |
 //! | root, context, second stage; 3, 4, 5 levels; 4 KiB, 2 MiB, 1 GiB leaves | one fetch a step |
 //! | pass-through (T=10), translation off, interrupt range | [`Progress`](crate::Progress) says which |
-//! | context cache, IOTLB, paging-structure caches | stale until removed; every entry keeps its source words |
+//! | scalable mode: lower and upper context tables, PASID directory and table, RID_PASID, RID_PRIV | on units that have it |
+//! | first stage, 4 and 5 levels; second stage; nested; pass-through by PASID | one fetch a step, 28 for a cold nested 4-level walk |
+//! | A and D of the first stage, and under SSADE of the second | an atomic update is asked of the caller |
+//! | context cache, PASID cache, IOTLB, paging-structure caches | stale until removed; every entry keeps its source words |
 //! | caching mode (CM=1) | whether a not-present entry is cached is asked |
-//! | invalidation queue: context, IOTLB, wait (IF, SW), DR/DW, IQE | strictly in order |
+//! | invalidation queue: context, PASID, IOTLB, PASID-based IOTLB, wait (IF, SW), DR/DW, IQE | strictly in order |
+//! | 256-bit descriptors | with IQA.DW; scalable mode does not go without (assumption, IQEI 5) |
 //! | register-based context and IOTLB invalidation | refused while the queue is on (assumption) |
 //! | SRTP with and without ESRTPS, TE, WBF, QIE | a change that must drain completes at [`Unit::register_drained`] |
 //! | fault records, overflow, collapse, FPD, event messages | |
@@ -18,15 +22,19 @@
 //!
 //! | accepted and ignored | |
 //! | --- | --- |
-//! | device-TLB and interrupt-entry descriptors | cost only |
+//! | device-TLB, PASID-based device-TLB and interrupt-entry descriptors | cost only |
 //! | FN of a wait descriptor | every wait is a fence here; overlap with later descriptors is not modelled |
 //! | SIRTP, IRE, CFI | mirrored in GSTS, no effect |
-//! | EMT, IPAT, SNP, A, D in paging entries | A and D are not defined in legacy mode |
+//! | EMT, IPAT, SNP, and without SSADE A and D, in second-stage entries | A and D are not defined in legacy mode |
+//! | PAT, PWT, PCD, CD, EMT, PGSNP of a PASID entry; PWT, PCD, PAT of first-stage entries | memory types |
+//! | G of first-stage entries | a PASID-based invalidation drops global pages too |
+//! | SSEE, ERE, NXE, SMEP, X, XD | no execute requests |
 //!
 //! | not supported | |
 //! | --- | --- |
-//! | scalable mode, first stage, nested, PASID | a request with PASID faults 0x31; another TTM faults 0x30 |
-//! | translated and translation requests (ATS), page requests | so reason 0x0d does not occur |
+//! | abort mode (TTM=11) and TTM=10 | every request faults 0x30 |
+//! | EAFE | the extended accessed bit is not set |
+//! | translated and translation requests (ATS), page requests | so reasons 0x0d, 0x44 and 0x47 do not occur |
 //! | ITE, ICE: device-TLB time-outs | |
 //! | protected memory regions, advanced fault log, interrupt remapping | capabilities read 0 |
 //! | reads in the interrupt range | treated as ordinary addresses |
@@ -37,22 +45,24 @@
 //! A walk holds words that it read earlier, and an outstanding fetch may be answered with what memory held before
 //! the invalidation. When an invalidation is carried out, every walk that holds or awaits a word it covers goes back
 //! to its beginning, and the answer to its outstanding fetch is thrown away. So no walk installs or uses a covered
-//! word afterwards. Walks that it does not cover go on undisturbed: a wrong range leaves them stale, as on hardware.
+//! word afterwards. An update that was asked for may still have been made; A or D is then set for nothing. Walks that it does not cover go on undisturbed: a wrong range leaves them stale, as on hardware.
 //! Requests whose translation was already handed out are the caller's; that is what drains are for.
 
 mod capability;
 mod context_walk;
 mod fault;
+mod first_stage;
 mod invalidate;
 mod queue;
 mod register_file;
 mod registers;
+mod scalable_walk;
 mod second_stage;
 mod unit;
 mod walk;
 
-pub use capability::Capabilities;
-pub use invalidate::{ContextScope, Invalidation, InvalidationDone, IotlbScope, PageRange};
+pub use capability::{Capabilities, Scalable};
+pub use invalidate::{ContextScope, Invalidation, InvalidationDone, IotlbScope, PageRange, PasidIotlbScope, PasidScope};
 pub use queue::{QueueError, QueueInput, QueueProgress};
 pub use register_file::{Register, locate_register};
 pub use registers::{Drain, RegisterEffect};

@@ -12,17 +12,22 @@
 //! The caller drives it like a walk: it is told what is wanted and brings the answer. `Continue` asks for the next
 //! step, or repeats what is still wanted; after [`QueueProgress::WriteStatus`] it counts as done, like `Written`.
 
-use super::invalidate::{ContextScope, Invalidation, InvalidationDone, IotlbScope, PageRange, Target};
+use super::invalidate::{ContextScope, Invalidation, InvalidationDone, IotlbScope, PageRange, PasidIotlbScope, PasidScope, Target};
 use super::registers::Drain;
 use super::unit::Unit;
-use crate::addr::{Bdf, DomainId, Iova, PAGE_SHIFT, Pa, Pfn};
+use crate::addr::{Bdf, DomainId, Iova, PAGE_SHIFT, Pa, Pasid, Pfn};
 use crate::decision::Decisions;
 use crate::request::Message;
 use crate::spec::vtd::descriptor::{
     AnyDescriptor, ContextDescriptor, DESCRIPTOR_BYTES, GRANULARITY_DOMAIN, GRANULARITY_GLOBAL, GRANULARITY_NARROW, IotlbDescriptor,
-    STATUS_ADDRESS_UNIT, TYPE_CONTEXT, TYPE_DEVICE_TLB, TYPE_INTERRUPT_ENTRY, TYPE_IOTLB, TYPE_WAIT, WaitDescriptor,
+    PASID_GRANULARITY_DOMAIN, PASID_GRANULARITY_GLOBAL, PASID_GRANULARITY_PASID, PasidCacheDescriptor, PasidIotlbDescriptor,
+    STATUS_ADDRESS_UNIT, TYPE_CONTEXT, TYPE_DEVICE_TLB, TYPE_INTERRUPT_ENTRY, TYPE_IOTLB, TYPE_PASID_CACHE, TYPE_PASID_DEVICE_TLB,
+    TYPE_PASID_IOTLB, TYPE_WAIT, WIDE_DESCRIPTOR_BYTES, WaitDescriptor,
 };
-use crate::spec::vtd::register::{IQEI_BAD_TAIL, IQEI_FETCH, IQEI_RESERVED, IQEI_TYPE, QUEUE_SHIFT, QueueAddress, QueueErrorRecord};
+use crate::spec::vtd::register::{
+    IQEI_BAD_TAIL, IQEI_FETCH, IQEI_RESERVED, IQEI_TYPE, IQEI_WIDTH, QUEUE_SHIFT, QueueAddress, QueueErrorRecord,
+};
+use crate::spec::vtd::root::TTM_SCALABLE;
 
 /// What the caller brings.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,6 +36,8 @@ pub enum QueueInput {
     Continue,
     /// The descriptor, in address order.
     Descriptor([u64; 2]),
+    /// The same, where 32 bytes were asked for.
+    WideDescriptor([u64; 4]),
     /// There is no memory at the descriptor's address.
     DescriptorUnreadable,
     /// Every request that was translated before the drain was asked for has landed.
@@ -44,10 +51,12 @@ pub enum QueueInput {
 pub enum QueueProgress {
     /// Nothing to do.
     Idle,
-    /// Wants the 16 bytes at this address: answer `Descriptor` or `DescriptorUnreadable`.
+    /// Wants the bytes at this address: answer `Descriptor`, or `WideDescriptor` for 32, or `DescriptorUnreadable`.
     FetchDescriptor {
         /// First byte.
         pa: Pa,
+        /// 16, or 32 with IQA.DW.
+        bytes: u8,
         /// Cycles.
         cost: u32,
     },
@@ -143,12 +152,17 @@ impl Queue {
         }
     }
 
-    fn descriptors(&self) -> u32 {
+    /// Size of the queue in units of 16 bytes, in which head and tail count.
+    fn units(&self) -> u32 {
         1 << (QUEUE_SHIFT + u32::from(self.address.size()))
     }
 
     fn head_pa(&self) -> Pa {
         Pfn(self.address.base()).pa().offset(u64::from(self.head) * DESCRIPTOR_BYTES)
+    }
+
+    fn descriptor_bytes(&self) -> u64 {
+        if self.address.wide() { WIDE_DESCRIPTOR_BYTES } else { DESCRIPTOR_BYTES }
     }
 
     /// GCMD.QIE. The status follows at once, or when the descriptor under way is complete.
@@ -186,9 +200,10 @@ impl Unit {
     pub(crate) fn step_queue(&mut self, input: QueueInput, d: &mut dyn Decisions) -> QueueProgress {
         match (self.queue.state, input) {
             (State::Idle, _) => self.fetch_descriptor(),
-            (State::Descriptor, QueueInput::Descriptor(words)) => self.execute(words, d),
+            (State::Descriptor, QueueInput::Descriptor([low, high])) => self.execute([low, high, 0, 0], d),
+            (State::Descriptor, QueueInput::WideDescriptor(words)) => self.execute(words, d),
             (State::Descriptor, QueueInput::DescriptorUnreadable) => self.stop_queue(IQEI_FETCH),
-            (State::Descriptor, _) => QueueProgress::FetchDescriptor { pa: self.queue.head_pa(), cost: 0 },
+            (State::Descriptor, _) => self.ask_descriptor(0),
             (State::Drain { done, cost, .. }, QueueInput::Drained) => {
                 self.queue.settle();
                 QueueProgress::Invalidated { what: done, cost }
@@ -205,12 +220,19 @@ impl Unit {
         if !self.queue.has_work(self.faults.queue_is_stopped()) {
             return QueueProgress::Idle;
         }
-        if u32::from(self.queue.tail) >= self.queue.descriptors() {
+        let misaligned = self.queue.address.wide() && !self.queue.tail.is_multiple_of(2);
+        if u32::from(self.queue.tail) >= self.queue.units() || misaligned {
             return self.stop_queue(IQEI_BAD_TAIL);
         }
+        if self.root.mode() == TTM_SCALABLE && self.cap.scalable.is_some() && !self.queue.address.wide() {
+            return self.stop_queue(IQEI_WIDTH);
+        }
         self.queue.state = State::Descriptor;
-        let cost = self.params.timing.descriptor_fetch;
-        QueueProgress::FetchDescriptor { pa: self.queue.head_pa(), cost }
+        self.ask_descriptor(self.params.timing.descriptor_fetch)
+    }
+
+    fn ask_descriptor(&self, cost: u32) -> QueueProgress {
+        QueueProgress::FetchDescriptor { pa: self.queue.head_pa(), bytes: self.queue.descriptor_bytes() as u8, cost }
     }
 
     fn stop_queue(&mut self, info: u8) -> QueueProgress {
@@ -222,13 +244,15 @@ impl Unit {
     }
 
     /// Steps 2 to 6.
-    fn execute(&mut self, words: [u64; 2], d: &mut dyn Decisions) -> QueueProgress {
+    fn execute(&mut self, words: [u64; 4], d: &mut dyn Decisions) -> QueueProgress {
         let bits = u128::from(words[0]) | (u128::from(words[1]) << 64);
-        let command = match self.decode(bits) {
+        let decoded = if words[2] == 0 && words[3] == 0 { self.decode(bits) } else { Err(IQEI_RESERVED) };
+        let command = match decoded {
             Ok(command) => command,
             Err(info) => return self.stop_queue(info),
         };
-        self.queue.head = ((u32::from(self.queue.head) + 1) % self.queue.descriptors()) as u16;
+        let units = (self.queue.descriptor_bytes() / DESCRIPTOR_BYTES) as u32;
+        self.queue.head = ((u32::from(self.queue.head) + units) % self.queue.units()) as u16;
         match command {
             Command::Invalidate { what, drain } => self.invalidate_from_queue(what, drain, d),
             Command::Wait { status: Some((pa, data)), interrupt } => {
@@ -269,7 +293,8 @@ impl Unit {
         let timing = &self.params.timing;
         match what {
             Invalidation::Context(_) => timing.invalidate_context,
-            Invalidation::Iotlb(_) => timing.invalidate_iotlb,
+            Invalidation::Pasid(_) => timing.invalidate_pasid,
+            Invalidation::Iotlb(_) | Invalidation::PasidIotlb(_) => timing.invalidate_iotlb,
             Invalidation::All => timing.invalidate_context.saturating_add(timing.invalidate_iotlb),
             Invalidation::DeviceTlb => timing.invalidate_device_tlb,
             Invalidation::InterruptEntry => timing.invalidate_interrupt,
@@ -288,6 +313,9 @@ impl Unit {
             TYPE_IOTLB => self.decode_iotlb(IotlbDescriptor::from_bits(bits)),
             TYPE_DEVICE_TLB if self.cap.device_tlb => Ok(no_op(Invalidation::DeviceTlb)),
             TYPE_INTERRUPT_ENTRY => Ok(no_op(Invalidation::InterruptEntry)),
+            TYPE_PASID_IOTLB if self.cap.scalable.is_some() => self.decode_pasid_iotlb(PasidIotlbDescriptor::from_bits(bits)),
+            TYPE_PASID_CACHE if self.cap.scalable.is_some() => decode_pasid_cache(PasidCacheDescriptor::from_bits(bits)),
+            TYPE_PASID_DEVICE_TLB if self.cap.scalable.is_some() && self.cap.device_tlb => Ok(no_op(Invalidation::DeviceTlb)),
             TYPE_WAIT => decode_wait(WaitDescriptor::from_bits(bits)),
             _ => Err(IQEI_TYPE),
         }
@@ -303,6 +331,24 @@ impl Unit {
         let scope = self.iotlb_scope(descriptor.granularity(), descriptor.domain(), range, descriptor.leaf_only()).ok_or(IQEI_RESERVED)?;
         let drain = self.drain_of(descriptor.drain_reads(), descriptor.drain_writes());
         Ok(Command::Invalidate { what: Invalidation::Iotlb(scope), drain })
+    }
+
+    fn decode_pasid_iotlb(&self, descriptor: PasidIotlbDescriptor) -> Result<Command, u8> {
+        let reserved =
+            descriptor.reserved_6() != 0 || descriptor.reserved_12() != 0 || descriptor.reserved_52() != 0 || descriptor.reserved_71() != 0;
+        if reserved {
+            return Err(IQEI_RESERVED);
+        }
+        let range = PageRange { address: Iova(descriptor.page() << PAGE_SHIFT), order: descriptor.address_mask() };
+        let pages = match descriptor.granularity() {
+            GRANULARITY_DOMAIN => None,
+            GRANULARITY_NARROW if range.order <= self.cap.mask_max => Some((range, descriptor.leaf_only())),
+            _ => return Err(IQEI_RESERVED),
+        };
+        let scope = PasidIotlbScope { domain: DomainId(descriptor.domain()), pasid: Pasid(descriptor.pasid()), pages };
+        // It has no drain bits; that it always drains where the unit can is an assumption.
+        let drain = self.drain_of(true, true);
+        Ok(Command::Invalidate { what: Invalidation::PasidIotlb(scope), drain })
     }
 
     /// The scope of an IOTLB command; `None` for granularity 0 and for AM above MAMV.
@@ -335,6 +381,22 @@ fn decode_context(descriptor: ContextDescriptor) -> Result<Command, u8> {
     let scope = context_scope(descriptor.granularity(), descriptor.domain(), descriptor.source(), descriptor.function_mask())
         .ok_or(IQEI_RESERVED)?;
     Ok(no_op(Invalidation::Context(scope)))
+}
+
+fn decode_pasid_cache(descriptor: PasidCacheDescriptor) -> Result<Command, u8> {
+    let reserved =
+        descriptor.reserved_6() != 0 || descriptor.reserved_12() != 0 || descriptor.reserved_52() != 0 || descriptor.reserved_64() != 0;
+    if reserved {
+        return Err(IQEI_RESERVED);
+    }
+    let (domain, pasid) = (DomainId(descriptor.domain()), Pasid(descriptor.pasid()));
+    let scope = match descriptor.granularity() {
+        PASID_GRANULARITY_DOMAIN => PasidScope::Domain(domain),
+        PASID_GRANULARITY_PASID => PasidScope::One { domain, pasid },
+        PASID_GRANULARITY_GLOBAL => PasidScope::Global,
+        _ => return Err(IQEI_RESERVED),
+    };
+    Ok(no_op(Invalidation::Pasid(scope)))
 }
 
 /// The scope of a context command; `None` for granularity 0.

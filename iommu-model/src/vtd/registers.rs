@@ -161,7 +161,7 @@ impl Unit {
                 let address = QueueAddress::from_bits(value);
                 let kept = QueueAddress::new().with_base(address.base()).with_size(address.size());
                 // Wide descriptors come with scalable mode only.
-                self.queue.address = kept;
+                self.queue.address = kept.with_wide(self.cap.scalable.is_some() && address.wide());
             }
             Register::Ics => {
                 if CompletionStatus::from_bits(low).wait_complete() {
@@ -298,8 +298,12 @@ impl Unit {
         }
     }
 
-    /// In legacy mode the caches survive, in both directions.
+    /// The caches survive, but for TE off on a unit with scalable mode.
     fn set_translation(&mut self, on: bool, effect: &mut RegisterEffect) {
+        if !on && self.translation_enabled && self.cap.scalable.is_some() {
+            let mut target = Target { cap: &self.cap, caches: &mut self.caches, walks: &mut self.walks };
+            effect.invalidated = Some(target.invalidate(Invalidation::All, &mut crate::decision::Plain));
+        }
         self.translation_enabled = on;
         effect.translation = Some(on);
     }

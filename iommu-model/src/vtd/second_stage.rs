@@ -24,30 +24,34 @@ use crate::spec::vtd::second_stage::{ENTRY_BYTES, SecondStageEntry, TABLE_ENTRIE
 
 impl Unit {
     /// Steps 7 to 9.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn look_up_iotlb(&mut self, slot: usize, spent: u32, d: &mut dyn Decisions) -> Progress {
         let walk = self.walks.at(slot);
-        let request = walk.request;
-        let iova = request.iova;
+        let (iova, access) = (walk.input, walk.access);
         // Steps 7 and 8.
         let ContextTarget::Tables { root, levels } = walk.target else { return self.pass_through(slot, spent, d) };
         if beyond_width(iova, self.cap.guest_width.min(page_shift(levels + 1) as u8)) {
-            return self.fault(slot, FaultReason::BEYOND_WIDTH, spent, d);
+            return self.refuse_width(slot, spent, d);
         }
         // Step 9.
         let cost = spent.saturating_add(self.params.timing.iotlb_lookup);
-        let Some(entry) = self.caches.iotlb.lookup(walk.domain, iova, d) else {
+        let Some(entry) = self.caches.iotlb.lookup(walk.domain, 0, iova, d) else {
             walk.stage = if self.caches.psc.is_off() { Stage::Table } else { Stage::Psc };
             (walk.table, walk.level, walk.top) = (root, levels, levels);
             (walk.readable, walk.writable) = (true, true);
             walk.spend(cost);
             return Progress::Lookup { cache: CacheKind::Iotlb, hit: false, cost };
         };
-        if !request.access.allowed_by(entry.readable, entry.writable) {
-            let reason = entry.fault.unwrap_or(Self::denied(request.access));
-            return self.refuse_cached(slot, reason, cost, d);
+        if !entry.serves(access) {
+            let reason = entry.fault.unwrap_or(Self::denied(access));
+            let clean = access.allowed_by(entry.readable, entry.writable);
+            return self.refuse_cached(slot, (!clean).then_some(reason), cost, d);
         }
         let pa = entry.translate(iova);
+        if walk.is_nested() {
+            let entry = *entry;
+            return self.second_stage_hit(slot, &entry, cost, d);
+        }
         if in_interrupt_range(pa.0) {
             return self.fault(slot, FaultReason::INTERRUPT_RANGE, cost, d);
         }
@@ -59,11 +63,18 @@ impl Unit {
         self.grant(slot, grant, cost)
     }
 
-    /// A cached page denies the access.
+    /// The same, as the end of another step.
+    pub(crate) fn look_up_iotlb_next(&mut self, slot: usize, spent: u32, d: &mut dyn Decisions) -> Progress {
+        self.look_up_iotlb(slot, spent, d)
+    }
+
+    /// A cached page denies the access, or (without a reason) its D has to be set first.
     #[cold]
-    fn refuse_cached(&mut self, slot: usize, reason: FaultReason, cost: u32, d: &mut dyn Decisions) -> Progress {
-        if !ask_bool(d, Question::RewalkDenied) {
-            return self.fault(slot, reason, cost, d);
+    fn refuse_cached(&mut self, slot: usize, reason: Option<FaultReason>, cost: u32, d: &mut dyn Decisions) -> Progress {
+        if let Some(reason) = reason
+            && !ask_bool(d, Question::RewalkDenied)
+        {
+            return self.refuse_access(slot, reason, cost, d);
         }
         let walk = self.walks.at(slot);
         if let ContextTarget::Tables { root, levels } = walk.target {
@@ -83,6 +94,9 @@ impl Unit {
             return self.fault(slot, reason, spent, d);
         }
         let iova = walk.request.iova;
+        if walk.is_scalable && beyond_width(iova, self.cap.host_width) {
+            return self.fault(slot, FaultReason::BEYOND_DMA_WIDTH, spent, d);
+        }
         if beyond_width(iova, self.cap.guest_width) {
             return self.fault(slot, FaultReason::BEYOND_WIDTH, spent, d);
         }
@@ -90,7 +104,7 @@ impl Unit {
             return self.fault(slot, FaultReason::INTERRUPT_RANGE, spent, d);
         }
         let grant = Grant { pa: Pa(iova.0), readable: true, writable: true, page_bytes: PAGE_SIZE, pass_through: true };
-        self.grant(slot, grant, spent)
+        self.grant_aside(slot, grant, spent)
     }
 
     /// Step 10.
@@ -99,12 +113,12 @@ impl Unit {
         let cost = self.params.timing.psc_lookup;
         walk.stage = Stage::Table;
         let mut hit = false;
-        if let Some(entry) = self.caches.psc.lookup(walk.domain, walk.request.iova, walk.top) {
+        if let Some(entry) = self.caches.psc.lookup(walk.domain, 0, walk.input, walk.top) {
             let level = entry.level;
-            if !walk.request.access.allowed_by(entry.readable, entry.writable) {
+            if !walk.access.allowed_by(entry.readable, entry.writable) {
                 if !ask_bool(d, Question::RewalkDenied) {
-                    let reason = Self::denied(walk.request.access);
-                    return self.fault(slot, reason, cost, d);
+                    let reason = Self::denied(walk.access);
+                    return self.refuse_access(slot, reason, cost, d);
                 }
             } else if !ask_bool(d, Question::UsePsc { level }) {
                 (walk.table, walk.level) = (entry.table, level - 1);
@@ -124,8 +138,9 @@ impl Unit {
     #[inline]
     pub(crate) fn fetch_table(&mut self, slot: usize) -> Progress {
         let walk = self.walks.at(slot);
+        walk.stage = Stage::Table;
         let level = walk.level;
-        let index = (walk.request.iova.0 >> page_shift(level)) % TABLE_ENTRIES;
+        let index = (walk.input.0 >> page_shift(level)) % TABLE_ENTRIES;
         let pa = walk.table.offset(index * ENTRY_BYTES);
         self.fetch(slot, pa, FetchKind::Table { level }, self.params.timing.table_fetch)
     }
@@ -135,22 +150,30 @@ impl Unit {
     pub(crate) fn consume_table(&mut self, slot: usize, word: u64, level: u8, d: &mut dyn Decisions) -> Progress {
         let entry = SecondStageEntry::from_bits(word);
         let walk = self.walks.at(slot);
-        let access = walk.request.access;
+        let access = walk.access;
         if !entry.read() && !entry.write() {
-            return self.refuse_page(slot, Self::denied(access), None, d);
+            let reason = if walk.is_scalable { FaultReason::SECOND_NOT_PRESENT } else { Self::denied(access) };
+            return self.refuse_page(slot, reason, None, d);
         }
-        walk.readable &= entry.read();
-        walk.writable &= entry.write();
-        if !access.allowed_by(walk.readable, walk.writable) {
-            return self.fault(slot, Self::denied(access), 0, d);
+        let (readable, writable) = (walk.readable && entry.read(), walk.writable && entry.write());
+        if !access.allowed_by(readable, writable) {
+            return self.refuse_access(slot, Self::denied(access), 0, d);
         }
         let leaf = level == 1 || entry.page_size();
         if self.has_reserved_bits(entry, level, leaf) {
             return self.refuse_page(slot, FaultReason::TABLE_RESERVED, Some(FaultReason::TABLE_RESERVED), d);
         }
+        let walk = self.walks.at(slot);
+        let writes = leaf && walk.writes_through(writable);
+        if walk.second_update && (!entry.accessed() || (writes && !entry.dirty())) {
+            let new = entry.with_accessed(true).with_dirty(entry.dirty() || writes);
+            return self.update_table(slot, word, new.into_bits(), d);
+        }
+        (walk.readable, walk.writable) = (readable, writable);
         let frame = Pfn(entry.frame()).pa();
         if leaf {
-            return self.install_and_grant(slot, frame, level, d);
+            let dirty = !walk.second_update || entry.dirty();
+            return self.install_and_grant(slot, frame, level, dirty, d);
         }
         self.install_psc(slot, frame, level, d);
         let walk = self.walks.at(slot);
@@ -177,12 +200,14 @@ impl Unit {
         let span_bytes = 1 << page_shift(level);
         let entry = PscEntry {
             domain: walk.domain,
+            pasid: None,
             level,
-            first: Iova(walk.request.iova.0 & !(span_bytes - 1)),
+            first: Iova(walk.input.0 & !(span_bytes - 1)),
             span_bytes,
             table,
             readable: walk.readable,
             writable: walk.writable,
+            user: true,
             provenance: walk.words,
         };
         self.caches.psc.install(entry, &mut self.caches.words, d);
@@ -190,12 +215,14 @@ impl Unit {
 
     /// Step 12. A translation that faults here is not cached.
     #[inline]
-    fn install_and_grant(&mut self, slot: usize, frame: Pa, level: u8, d: &mut dyn Decisions) -> Progress {
+    fn install_and_grant(&mut self, slot: usize, frame: Pa, level: u8, dirty: bool, d: &mut dyn Decisions) -> Progress {
         let walk = self.walks.at(slot);
         let page_bytes = 1 << page_shift(level);
-        let iova = walk.request.iova;
+        let iova = walk.input;
         let entry = IotlbEntry {
             domain: walk.domain,
+            pasid: None,
+            dirty,
             page: Iova(iova.0 & !(page_bytes - 1)),
             page_bytes,
             frame,
@@ -207,6 +234,10 @@ impl Unit {
         let pa = entry.translate(iova);
         if in_interrupt_range(pa.0) {
             return self.fault(slot, FaultReason::INTERRUPT_RANGE, 0, d);
+        }
+        if walk.is_nested() {
+            self.caches.iotlb.install(entry, &mut self.caches.words, d);
+            return self.second_stage_done(slot, &entry, 0, d);
         }
         self.caches.iotlb.install(entry, &mut self.caches.words, d);
         let grant = Grant { pa, readable: entry.readable, writable: entry.writable, page_bytes, pass_through: false };
@@ -220,7 +251,9 @@ impl Unit {
             let walk = self.walks.at(slot);
             let entry = IotlbEntry {
                 domain: walk.domain,
-                page: walk.request.iova.page(),
+                pasid: None,
+                dirty: false,
+                page: walk.input.page(),
                 page_bytes: PAGE_SIZE,
                 frame: Pa(0),
                 readable: false,
@@ -230,7 +263,22 @@ impl Unit {
             };
             self.caches.iotlb.install(entry, &mut self.caches.words, d);
         }
-        self.fault(slot, reason, 0, d)
+        self.refuse_access(slot, reason, 0, d)
+    }
+
+    /// The only or second stage refuses what it was asked for.
+    #[cold]
+    fn refuse_access(&mut self, slot: usize, reason: FaultReason, spent: u32, d: &mut dyn Decisions) -> Progress {
+        let reason = self.walks.at(slot).nested_reason(reason);
+        self.fault(slot, reason, spent, d)
+    }
+
+    #[cold]
+    fn refuse_width(&mut self, slot: usize, spent: u32, d: &mut dyn Decisions) -> Progress {
+        let walk = self.walks.at(slot);
+        let of_table = walk.is_nested() && !walk.scalable.first.done;
+        let reason = if of_table { FaultReason::FIRST_TABLE_BEYOND_WIDTH } else { FaultReason::BEYOND_WIDTH };
+        self.fault(slot, reason, spent, d)
     }
 }
 

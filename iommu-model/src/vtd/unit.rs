@@ -4,6 +4,7 @@ use super::capability::Capabilities;
 use super::fault::{EventBlock, Faults};
 use super::queue::{Queue, QueueInput, QueueProgress};
 use super::registers::Plain;
+use super::scalable_walk::scalable_reason;
 use super::second_stage::beyond_width;
 use super::walk::{Stage, WALKS_MAX, WalkView, Walks, in_interrupt_range};
 use crate::cache::Caches;
@@ -54,7 +55,7 @@ impl Unit {
             plain: Plain::new(),
             root: RootTableAddress::new(),
             translation_enabled: false,
-            caches: Caches::new(&params),
+            caches: Caches::new(&params, cap.scalable.is_some()),
             walks: Walks::new(params.walks_max),
             queue: Queue::new(),
             faults: Faults::new(cap.fault_records),
@@ -136,7 +137,7 @@ impl Unit {
 
     /// A request answered from the caches in one call: what `begin` and two `advance` would say if both look-ups hit
     /// and nobody did anything in between, at the cost of both. `None`, with nothing changed, if it is not that
-    /// simple: a miss, a refusal, a bypass, a walk to merge with, no free walker. Then `begin` it.
+    /// simple: a miss, a refusal, a bypass, scalable mode, a walk to merge with, no free walker. Then `begin` it.
     #[inline]
     pub fn translate_cached(&mut self, request: &Request) -> Option<Translation> {
         let simple = self.translation_enabled && self.root.mode() == TTM_LEGACY && request.pasid.is_none();
@@ -152,10 +153,10 @@ impl Unit {
         if beyond_width(request.iova, self.cap.guest_width.min(page_shift(levels + 1) as u8)) {
             return None;
         }
-        let place = self.caches.iotlb.find_one(context.domain, request.iova)?;
+        let place = self.caches.iotlb.find_one(context.domain, 0, request.iova)?;
         let entry = self.caches.iotlb.get(place);
         let pa = entry.translate(request.iova);
-        if !request.access.allowed_by(entry.readable, entry.writable) || in_interrupt_range(pa.0) {
+        if !entry.serves(request.access) || in_interrupt_range(pa.0) {
             return None;
         }
         let cost = self.params.timing.iotlb_lookup;
@@ -186,6 +187,16 @@ impl Unit {
     pub(crate) fn fault(&mut self, slot: usize, reason: FaultReason, spent: u32, d: &mut dyn Decisions) -> Progress {
         let walk = self.walks.at(slot);
         let (request, fault_disable, prefetch) = (walk.request, walk.fault_disable, walk.prefetch);
+        let reason = if walk.is_scalable { scalable_reason(reason) } else { reason };
+        if walk.is_scalable {
+            // What the whole walk read, if its second stage failed.
+            if walk.scalable.outer_words.is_some() {
+                let inner = core::mem::replace(&mut walk.words, core::mem::replace(&mut walk.scalable.outer_words, ProvenanceId::NONE));
+                walk.words = self.caches.words.append_tables(walk.words, inner);
+                self.caches.words.release(inner);
+            }
+            walk.forget_scalable(&mut self.caches.words);
+        }
         let words = core::mem::replace(&mut self.last_words, walk.words);
         self.caches.words.release(words);
         self.walks.free(slot);
@@ -218,6 +229,10 @@ impl Unit {
     pub fn cancel(&mut self, walk: WalkId) -> bool {
         let Some(words) = self.walks.words_of(walk) else { return false };
         self.caches.words.release(words);
+        let state = self.walks.at(usize::from(walk.slot));
+        if state.is_scalable {
+            state.forget_scalable(&mut self.caches.words);
+        }
         self.walks.free(usize::from(walk.slot));
         true
     }
@@ -262,7 +277,7 @@ impl Unit {
         &self.caches
     }
 
-    /// Drops one cached entry, as hardware may at any time: the `n`-th of contexts, IOTLB, paging-structure caches.
+    /// Drops one cached entry, as hardware may at any time: the `n`-th of contexts, PASIDs, IOTLB, paging-structure caches.
     /// Returns whether there was one.
     pub fn drop_cached(&mut self, n: usize) -> bool {
         self.caches.drop_nth(n)

@@ -1,9 +1,10 @@
 //! The state of walks in flight, and the step that each call of `advance` takes.
 
 use super::unit::Unit;
-use crate::addr::{Bdf, DomainId, Iova, Pa};
+use crate::addr::{Bdf, DomainId, Iova, Pa, Pasid};
 use crate::cache::context::ContextTarget;
 use crate::cache::iotlb::page_shift;
+use crate::cache::pasid::{PasidTarget, Stages};
 use crate::decision::Decisions;
 use crate::provenance::{ProvenanceId, Words};
 use crate::request::{Access, CacheHit, FetchKind, Fetched, Progress, Request, Translation, WalkId};
@@ -21,12 +22,94 @@ pub(crate) enum Stage {
     Root,
     /// Fetch of the context entry.
     Context,
-    /// Width check, pass-through, IOTLB look-up.
+    /// PASID-cache look-up.
+    Pasid,
+    /// Fetch of the PASID directory entry.
+    Directory,
+    /// Fetch of the PASID table entry.
+    PasidEntry,
+    /// First stage: checks of the address, IOTLB look-up.
+    FirstIotlb,
+    /// First stage: look-up in the paging-structure caches.
+    FirstPsc,
+    /// Fetch of the first-stage entry at [`Walk::first`].
+    FirstTable,
+    /// Update of that entry.
+    FirstUpdate,
+    /// Only or second stage: width check, pass-through, IOTLB look-up.
     Iotlb,
     /// Look-up in the paging-structure caches.
     Psc,
     /// Fetch of the paging entry at [`Walk::level`].
     Table,
+    /// Update of that entry.
+    TableUpdate,
+}
+
+/// Where the first stage of a walk stands.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FirstStage {
+    /// Table of the next entry; nested, an address of the second stage.
+    pub(crate) table: Pa,
+    /// Level of the next entry.
+    pub(crate) level: u8,
+    /// The last entry was the leaf: what is left is the second stage of the page.
+    pub(crate) done: bool,
+    /// AND of R/W so far.
+    pub(crate) writable: bool,
+    /// AND of U/S so far.
+    pub(crate) user: bool,
+    /// D of the leaf.
+    pub(crate) dirty: bool,
+    /// The second stage lets A and D be set in the table.
+    pub(crate) table_writable: bool,
+    pub(crate) from: CacheHit,
+    /// log2 of the page size of the leaf.
+    pub(crate) shift: u8,
+}
+
+/// What a walk has beyond legacy mode.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ScalableState {
+    /// PASID of the request, or the one for requests without.
+    pub(crate) pasid: Pasid,
+    /// A PASID table entry is held: `target` and the walk's domain count.
+    pub(crate) has_pasid: bool,
+    pub(crate) privileged: bool,
+    pub(crate) target: PasidTarget,
+    pub(crate) first: FirstStage,
+    /// Words of the whole nested walk, while those of its second stage are in [`Walk::words`].
+    pub(crate) outer_words: ProvenanceId,
+    /// Words up to the PASID table entry, held while the walk is nested.
+    pub(crate) base_words: ProvenanceId,
+    /// What the outstanding update expects and stores.
+    pub(crate) update: [u64; 2],
+    /// Updates that found another word, in a row.
+    pub(crate) tries: u8,
+}
+
+impl ScalableState {
+    const IDLE: Self = Self {
+        pasid: Pasid(0),
+        has_pasid: false,
+        privileged: false,
+        target: PasidTarget::NOWHERE,
+        first: FirstStage {
+            table: Pa(0),
+            level: 0,
+            done: false,
+            writable: true,
+            user: true,
+            dirty: false,
+            table_writable: true,
+            from: CacheHit::None,
+            shift: 0,
+        },
+        outer_words: ProvenanceId::NONE,
+        base_words: ProvenanceId::NONE,
+        update: [0; 2],
+        tries: 0,
+    };
 }
 
 /// What answer is still to come.
@@ -51,6 +134,10 @@ pub(crate) struct Walk {
     pub(crate) fault_disable: bool,
     /// A context entry is held: `domain` and `target` count.
     pub(crate) has_context: bool,
+    /// It goes by the rules and fault codes of scalable mode: `scalable` counts.
+    pub(crate) is_scalable: bool,
+    /// A and D of the only or second stage are maintained.
+    pub(crate) second_update: bool,
     pub(crate) from: CacheHit,
     pub(crate) readable: bool,
     pub(crate) writable: bool,
@@ -62,6 +149,10 @@ pub(crate) struct Walk {
     pub(crate) words: ProvenanceId,
     pub(crate) target: ContextTarget,
     pub(crate) pending_pa: Pa,
+    /// What the only or second stage translates.
+    pub(crate) input: Iova,
+    /// What the only or second stage is asked for.
+    pub(crate) access: Access,
     /// Table of the next entry.
     pub(crate) table: Pa,
     /// The walk it waits for, while `stage` says so.
@@ -70,6 +161,7 @@ pub(crate) struct Walk {
     pub(crate) fetches: u32,
     /// Odd while the walker is taken.
     generation: u32,
+    pub(crate) scalable: ScalableState,
 }
 
 impl Walk {
@@ -82,6 +174,11 @@ impl Walk {
             prefetch: false,
             fault_disable: false,
             has_context: false,
+            is_scalable: false,
+            second_update: false,
+            input: Iova(0),
+            access: Access::Read,
+            scalable: ScalableState::IDLE,
             from: CacheHit::None,
             readable: true,
             writable: true,
@@ -103,6 +200,10 @@ impl Walk {
     #[inline]
     fn start(&mut self, request: Request, prefetch: bool) {
         self.request = request;
+        self.input = request.iova;
+        self.access = request.access;
+        self.is_scalable = false;
+        self.second_update = false;
         self.stage = Stage::Begin;
         self.outstanding = Outstanding::None;
         self.prefetch = prefetch;
@@ -123,7 +224,33 @@ impl Walk {
         self.fault_disable = false;
         self.has_context = false;
         self.from = CacheHit::None;
+        self.input = self.request.iova;
+        self.access = self.request.access;
+        self.second_update = false;
         words.release(core::mem::replace(&mut self.words, ProvenanceId::NONE));
+        if self.is_scalable {
+            self.forget_scalable(words);
+        }
+    }
+
+    /// Lets go of what only scalable mode holds.
+    #[cold]
+    pub(crate) fn forget_scalable(&mut self, words: &mut Words) {
+        words.release(self.scalable.outer_words);
+        words.release(self.scalable.base_words);
+        self.scalable = ScalableState::IDLE;
+        self.is_scalable = false;
+    }
+
+    /// Whether a first stage on a second one is walked.
+    pub(crate) fn is_nested(&self) -> bool {
+        self.is_scalable && self.scalable.has_pasid && self.scalable.target.stages == Stages::Nested
+    }
+
+    /// The PASID that tags what is cached of this walk.
+    pub(crate) fn tag_pasid(&self) -> Option<Pasid> {
+        let tagged = self.is_scalable && self.scalable.has_pasid && matches!(self.scalable.target.stages, Stages::First | Stages::Nested);
+        tagged.then_some(self.scalable.pasid)
     }
 
     /// Adds the cost of a step and returns it.
@@ -143,10 +270,14 @@ impl Walk {
     }
 
     /// What the present stage fetches.
-    fn kind(&self) -> FetchKind {
+    pub(crate) fn kind(&self) -> FetchKind {
         match self.stage {
             Stage::Root => FetchKind::Root,
+            Stage::Context if self.is_scalable => FetchKind::ScalableContext,
             Stage::Context => FetchKind::Context,
+            Stage::Directory => FetchKind::PasidDirectory,
+            Stage::PasidEntry => FetchKind::PasidEntry,
+            Stage::FirstTable | Stage::FirstUpdate => FetchKind::FirstStage { level: self.scalable.first.level },
             _ => FetchKind::Table { level: self.level },
         }
     }
@@ -162,7 +293,20 @@ impl Walk {
 
     /// Whether a context entry of `domain` is held, or one that may be is awaited.
     pub(crate) fn may_hold_context_of(&self, domain: DomainId) -> bool {
-        self.awaits_context() || self.domain() == Some(domain)
+        // A scalable-mode context entry is of no domain.
+        !self.is_scalable && (self.awaits_context() || self.domain() == Some(domain))
+    }
+
+    /// Whether a PASID table entry that may be of this domain, and of this PASID if one is named, is held or awaited.
+    pub(crate) fn may_hold_pasid_of(&self, domain: DomainId, pasid: Option<Pasid>) -> bool {
+        let awaited = matches!(self.stage, Stage::Directory | Stage::PasidEntry) && self.is_pending();
+        let named = pasid.is_none_or(|pasid| pasid == self.scalable.pasid);
+        self.is_scalable && named && (awaited || self.domain() == Some(domain))
+    }
+
+    /// Whether a directory or PASID table entry is held or awaited.
+    pub(crate) fn touches_pasid(&self) -> bool {
+        self.is_scalable && (self.scalable.has_pasid || matches!(self.stage, Stage::Directory | Stage::PasidEntry))
     }
 
     /// Whether a context entry is held or awaited.
@@ -172,11 +316,22 @@ impl Walk {
 
     /// Whether a paging entry is held or awaited.
     pub(crate) fn touches_tables(&self) -> bool {
-        self.stage == Stage::Table
+        match self.stage {
+            Stage::Table | Stage::TableUpdate | Stage::FirstTable | Stage::FirstUpdate => true,
+            Stage::Iotlb | Stage::Psc => self.is_nested(),
+            _ => false,
+        }
     }
 
     pub(crate) fn domain(&self) -> Option<DomainId> {
-        self.has_context.then_some(self.domain)
+        let known = if self.is_scalable { self.scalable.has_pasid } else { self.has_context };
+        known.then_some(self.domain)
+    }
+
+    /// Level, first address and span of what the next or awaited first-stage entry leads to.
+    pub(crate) fn first_span(&self, above: u8) -> (Iova, u64) {
+        let span = 1 << page_shift(self.scalable.first.level + above);
+        (Iova(self.request.iova.0 & !(span - 1)), span)
     }
 
     /// First address and span of what the innermost held non-leaf entry leads to.
@@ -195,7 +350,7 @@ impl Walk {
 
     fn span(&self, level: u8) -> (Iova, u64) {
         let span = 1 << page_shift(level);
-        (Iova(self.request.iova.0 & !(span - 1)), span)
+        (Iova(self.input.0 & !(span - 1)), span)
     }
 }
 
@@ -238,6 +393,7 @@ impl Walks {
         for group in 0..self.live.len() {
             while self.live[group] != 0 {
                 let slot = group * 64 + self.live[group].trailing_zeros() as usize;
+                self.slots[slot].scalable = ScalableState::IDLE;
                 self.free(slot);
             }
         }
@@ -372,8 +528,9 @@ impl Unit {
             Stage::Begin | Stage::Merged => self.begin_walk(slot, d),
             Stage::Iotlb => self.look_up_iotlb(slot, 0, d),
             Stage::Psc => self.look_up_psc(slot, d),
-            Stage::Table => self.fetch_table(slot),
+            Stage::Table | Stage::TableUpdate => self.fetch_table(slot),
             Stage::Root | Stage::Context => self.fetch_root(slot),
+            _ => self.step_scalable(slot, d),
         }
     }
 
@@ -382,22 +539,23 @@ impl Unit {
         let walk = self.walks.at(slot);
         walk.outstanding = Outstanding::None;
         let pa = walk.pending_pa;
-        let Fetched::Words([low, high]) = answer else { return self.refuse_fetch(slot, d) };
+        let Some([low, high]) = answer.pair() else { return self.refuse_fetch(slot, d) };
         let words = &mut self.caches.words;
         match walk.stage {
             Stage::Root => {
                 walk.words = words.push_wide(walk.words, pa, [low, high], FetchKind::Root);
                 self.consume_root(slot, wide([low, high]), d)
             }
-            Stage::Context => {
+            Stage::Context if !walk.is_scalable => {
                 walk.words = words.push_wide(walk.words, pa, [low, high], FetchKind::Context);
                 self.consume_context(slot, wide([low, high]), d)
             }
-            _ => {
+            Stage::Table => {
                 let level = walk.level;
                 walk.words = words.push(walk.words, pa, low, FetchKind::Table { level });
                 self.consume_table(slot, low, level, d)
             }
+            _ => self.consume_scalable(slot, &answer.all(), d),
         }
     }
 
@@ -407,6 +565,10 @@ impl Unit {
         let reason = match self.walks.at(slot).stage {
             Stage::Root => FaultReason::ROOT_FETCH,
             Stage::Context => FaultReason::CONTEXT_FETCH,
+            Stage::Directory => FaultReason::DIRECTORY_FETCH,
+            Stage::PasidEntry => FaultReason::PASID_FETCH,
+            Stage::FirstTable => self.first_fetch_reason(slot),
+            Stage::FirstUpdate => FaultReason::FIRST_UPDATE_FAILED,
             _ => FaultReason::TABLE_FETCH,
         };
         self.fault(slot, reason, 0, d)
@@ -424,15 +586,18 @@ impl Unit {
     }
 
     /// Asks again for what is outstanding.
-    #[cold]
     fn ask_again(&mut self, slot: usize) -> Progress {
         let walk = self.walks.at(slot);
         let kind = walk.kind();
+        if let Stage::FirstUpdate | Stage::TableUpdate = walk.stage {
+            let [old, new] = walk.scalable.update;
+            return Progress::Update { pa: walk.pending_pa, old, new, kind, cost: 0 };
+        }
         Progress::Fetch { pa: walk.pending_pa, bytes: kind.bytes(), kind, cost: 0 }
     }
 
     /// Ends the walk with a translation. The output is known not to be in the interrupt range.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn grant(&mut self, slot: usize, grant: Grant, cost: u32) -> Progress {
         let walk = self.walks.at(slot);
         walk.spend(cost);
@@ -450,8 +615,17 @@ impl Unit {
         };
         let words = core::mem::replace(&mut self.last_words, walk.words);
         self.caches.words.release(words);
+        if walk.is_scalable {
+            walk.forget_scalable(&mut self.caches.words);
+        }
         self.walks.free(slot);
         Progress::Done(translation)
+    }
+
+    /// The same, off the path that requests of legacy mode take.
+    #[cold]
+    pub(crate) fn grant_aside(&mut self, slot: usize, grant: Grant, cost: u32) -> Progress {
+        self.grant(slot, grant, cost)
     }
 
     /// Ends the walk with something that came from no table.

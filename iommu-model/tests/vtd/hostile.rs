@@ -1,11 +1,11 @@
 //! Whatever lies in tables, descriptors and registers: nothing panics, everything ends.
 
 use super::support::tables::context;
-use super::support::{Bench, tables::SecondStage};
+use super::support::{Bench, World, scalable, tables::SecondStage};
 use iommu_model::spec::vtd::descriptor::AnyDescriptor;
 use iommu_model::{
-    Access, Bdf, Capabilities, Decisions, DomainId, Fetched, Geometry, Iova, Pa, Params, Pasid, Plain, Progress, Question, QueueInput,
-    QueueProgress, Request, Unit,
+    Access, Bdf, Capabilities, Decisions, DomainId, FetchKind, Fetched, Geometry, Iova, Pa, Params, Pasid, Plain, Progress, Question,
+    QueueInput, QueueProgress, Request, Scalable, Unit,
 };
 use proptest::prelude::*;
 
@@ -70,13 +70,14 @@ fn capabilities() -> impl Strategy<Value = Capabilities> {
             interrupt_remapping: false,
             pass_through: flags[11],
             snoop_control: flags[0],
+            scalable: flags[3].then(|| Scalable { walk_coherent: flags[4], rid_pasid: flags[5], ..Scalable::default() }),
         },
     )
 }
 
 fn small() -> Params {
     let two = Geometry { sets: 2, ways: 2 };
-    Params { context: two, iotlb: two, psc: [two; 4], walks_max: 3, ..Params::default() }
+    Params { context: two, iotlb: two, pasid: two, psc: [two; 4], walks_max: 3, ..Params::default() }
 }
 
 /// One thing that somebody does to the unit.
@@ -133,6 +134,7 @@ proptest! {
         let mut d = Arbitrary { answers, next: 0 };
         let mut walks = Vec::new();
         // So that translation is on more often than by chance.
+        unit.write_register_at(0x20, 8, if cap.scalable.is_some() { 0x400 } else { 0 }, &mut d);
         unit.write_register_at(0x18, 4, 0xc400_0000, &mut d);
         unit.register_drained();
         for act in acts {
@@ -141,7 +143,12 @@ proptest! {
                 Act::Advance { nth, words, memory } => {
                     let Some(&walk) = walks.get(nth) else { continue };
                     let asked = unit.in_flight().any(|view| view.id == walk && view.fetch.is_some());
-                    let answer = if memory { Fetched::Words(words) } else { Fetched::NoMemory };
+                    let [low, high] = words;
+                    let answer = match (memory, high % 3) {
+                        (false, _) => Fetched::NoMemory,
+                        (true, 0) => Fetched::Wide([low, high, low, 0, 0, 0, 0, 0]),
+                        (true, _) => Fetched::Words(words),
+                    };
                     if unit.advance(walk, asked.then_some(answer), &mut d).is_end() {
                         walks.remove(nth);
                     }
@@ -216,6 +223,42 @@ proptest! {
             }
         }
         prop_assert!(fetches <= usize::from(levels) + 2);
+    }
+
+    /// Tables of any words below good outer structures, every stage arrangement; updates may find anything.
+    #[test]
+    fn every_scalable_walk_ends_within_its_levels(
+        pgtt in 0u8..8,
+        five in any::<bool>(),
+        updates in any::<bool>(),
+        iova in prop_oneof![0u64..1 << 39, any::<u64>()],
+        write in any::<bool>(),
+        words in prop::collection::vec(prop_oneof![word(), (0u64..1 << 30).prop_map(|frame| (frame << 12) | 7)], 1..8),
+    ) {
+        let params = if updates { Params::default() } else { small() };
+        let mut world = World::with(scalable::capabilities(), params);
+        let tables = SecondStage { root: Pa(0x1000), levels: if five { 5 } else { 4 } };
+        let low = scalable::second(DomainId(1), tables).with_translation_type(pgtt).with_second_stage_accessed_dirty(updates);
+        world.set_pasid(Pasid(1), low, scalable::first(Pa(0x2000)).with_paging_mode(u8::from(five)));
+        let access = if write { Access::Write } else { Access::Read };
+        let walk = world.begin(Some(Pasid(1)), Iova(iova), access);
+        let (mut fetches, mut steps, mut answer) = (0usize, 0, None);
+        loop {
+            steps += 1;
+            prop_assert!(steps < 400);
+            match world.bench.unit.advance(walk, answer.take(), &mut Plain) {
+                Progress::Fetch { pa, bytes, kind, .. } => {
+                    let outer = !matches!(kind, FetchKind::Table { .. } | FetchKind::FirstStage { .. });
+                    answer = Some(if outer { world.bench.memory.fetch(pa, bytes) } else { Fetched::word(words[fetches % words.len()]) });
+                    fetches += 1;
+                }
+                Progress::Update { old, .. } => answer = Some(Fetched::word(if steps % 2 == 0 { old } else { words[steps % words.len()] })),
+                progress if progress.is_end() => break,
+                _ => {}
+            }
+        }
+        let levels = usize::from(tables.levels);
+        prop_assert!(fetches <= 4 + levels * (levels + 1) + levels);
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod inspect;
 mod queue;
 mod races;
 mod registers;
+mod scalable;
 mod shortcut;
 mod support;
 mod walks;

@@ -154,6 +154,25 @@ async fn translate(machine: &Machine, index: usize, iova: Iova, write: bool) -> 
                 progress = slot.unit.borrow_mut().advance(walk, Some(fetched), &mut Dice(core));
                 continue;
             }
+            Progress::Update { pa, .. } => {
+                core.step(Op::new(OpKind::DmaWrite, Object(pa.0), 8)).await;
+                progress = slot.unit.borrow_mut().advance(walk, None, &mut Dice(core));
+                let Progress::Update { pa: wanted, old, new, .. } = progress else { continue };
+                if wanted != pa {
+                    continue;
+                }
+                let fetched = match machine.read_words(pa, 1) {
+                    Some([found, _]) => {
+                        if found == old {
+                            machine.with_memory(|memory| memory.ram.store(pa, 8, new));
+                        }
+                        Fetched::word(found)
+                    }
+                    None => Fetched::NoMemory,
+                };
+                progress = slot.unit.borrow_mut().advance(walk, Some(fetched), &mut Dice(core));
+                continue;
+            }
             Progress::Done(translation) => {
                 let cached = translation.from == CacheHit::Iotlb;
                 return Answer::Memory { pa: translation.pa, domain: Some(translation.domain), cached };

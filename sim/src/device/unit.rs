@@ -87,6 +87,8 @@ const fn descriptor_type(asked: Invalidation) -> u8 {
         Invalidation::DeviceTlb => 3,
         Invalidation::InterruptEntry => 4,
         Invalidation::Wait => 5,
+        Invalidation::PasidIotlb(_) => 6,
+        Invalidation::Pasid(_) => 7,
     }
 }
 

@@ -9,6 +9,7 @@ mod console;
 mod doctor;
 mod explain;
 mod list;
+mod matrix;
 mod replay;
 mod run;
 mod snapshot;
@@ -136,6 +137,8 @@ enum Command {
     Doctor(doctor::Args),
     /// Measure runs and steps a second
     Bench(bench::Args),
+    /// Measure which policies find what, in how many runs
+    Matrix(matrix::Args),
 }
 
 /// Runs the command that the process was started with; returns the exit code.
@@ -158,6 +161,7 @@ pub fn main() -> i32 {
         Command::Snapshot(args) => snapshot::command(args, &mut console),
         Command::Doctor(args) => doctor::command(args, &mut console),
         Command::Bench(args) => bench::command(args, &mut console),
+        Command::Matrix(args) => matrix::command(args, &mut console),
     };
     let result = result.and_then(|exit| console.flush().map(|()| exit).map_err(CommandError::from));
     match result {

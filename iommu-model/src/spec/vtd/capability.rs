@@ -65,9 +65,16 @@ pub struct Cap {
     pub write_drain: bool,
     /// DRD, bit 55: read draining.
     pub read_drain: bool,
-    /// Bits 62:56, not modelled.
-    #[bits(7)]
-    pub other: u8,
+    /// FS1GP, bit 56: 1 GiB leaves in the first stage.
+    pub first_stage_1g: bool,
+    /// Bits 59:57, not modelled.
+    #[bits(3)]
+    pub other_57: u8,
+    /// FS5LP, bit 60: five levels in the first stage.
+    pub first_stage_5: bool,
+    /// Bits 62:61, not modelled.
+    #[bits(2)]
+    pub other_61: u8,
     /// ESRTPS, bit 63: SRTP invalidates everything.
     pub root_switch_invalidates: bool,
 }
@@ -95,10 +102,53 @@ pub struct Ecap {
     /// IRO, bits 17:8: IOTLB registers at 16 x IRO.
     #[bits(10)]
     pub iotlb_offset: u16,
-    /// Bits 63:18: nothing of it in legacy mode.
-    #[bits(46)]
-    pub other: u64,
+    /// Bits 25:18, not modelled.
+    pub other_18: u8,
+    /// NEST, bit 26: nested translation.
+    pub nested: bool,
+    /// Bits 30:27, not modelled.
+    #[bits(4)]
+    pub other_27: u8,
+    /// SRS, bit 31: privileged requests.
+    pub supervisor_requests: bool,
+    /// Bits 33:32, not modelled.
+    #[bits(2)]
+    pub other_32: u8,
+    /// EAFS, bit 34: extended accessed bit.
+    pub extended_accessed: bool,
+    /// PSS, bits 39:35: PASIDs have PSS + 1 bits.
+    #[bits(5)]
+    pub pasid_bits: u8,
+    /// PASID, bit 40: requests with PASID.
+    pub pasid: bool,
+    /// Bits 42:41, not modelled.
+    #[bits(2)]
+    pub other_41: u8,
+    /// SMTS, bit 43: scalable mode.
+    pub scalable: bool,
+    /// VCS, bit 44.
+    pub virtual_commands: bool,
+    /// SSADS, bit 45: second-stage A and D bits.
+    pub second_stage_accessed_dirty: bool,
+    /// SSTS, bit 46: second stage in scalable mode.
+    pub second_stage: bool,
+    /// FSTS, bit 47: first stage.
+    pub first_stage: bool,
+    /// SMPWC, bit 48: walks below the PASID entry can snoop.
+    pub scalable_walk_coherent: bool,
+    /// RPS, bit 49: RID_PASID counts.
+    pub rid_pasid: bool,
+    /// Bits 52:50, not modelled.
+    #[bits(3)]
+    pub other_50: u8,
+    /// RPRIVS, bit 53: RID_PRIV counts.
+    pub rid_privileged: bool,
+    /// Bits 63:54, not modelled.
+    #[bits(10)]
+    pub other_54: u16,
 }
 
 const _: () = assert!(Cap::MASK_MAX_OFFSET == 48 && Cap::FAULT_OFFSET_OFFSET == 24 && Cap::SUPERPAGES_OFFSET == 34);
+const _: () = assert!(Cap::FIRST_STAGE_1G_OFFSET == 56 && Cap::FIRST_STAGE_5_OFFSET == 60 && Ecap::RID_PRIVILEGED_OFFSET == 53);
+const _: () = assert!(Ecap::SCALABLE_OFFSET == 43 && Ecap::PASID_BITS_OFFSET == 35 && Ecap::NESTED_OFFSET == 26);
 const _: () = assert!(Ecap::IOTLB_OFFSET_OFFSET == 8 && Ecap::SNOOP_CONTROL_OFFSET == 7);

@@ -4,7 +4,7 @@ use bitfield_struct::bitfield;
 use core::fmt;
 
 /// An architectural fault reason (FR, 8 bits). Open: any value is representable; the named ones are those that
-/// legacy mode can generate. VT-d specification, fault conditions; facts agree in Linux `intel/dmar.c` 7.3.
+/// the model can generate. VT-d specification, fault conditions; facts agree in Linux `intel/dmar.c` 7.3.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FaultReason(pub u8);
 
@@ -41,6 +41,80 @@ impl FaultReason {
     pub const ROOT_MODE: Self = Self(0x30);
     /// Request with PASID in legacy mode.
     pub const PASID_IN_LEGACY: Self = Self(0x31);
+    /// Scalable mode: error fetching the root entry.
+    pub const SCALABLE_ROOT_FETCH: Self = Self(0x38);
+    /// Scalable mode: the half of the root entry is not present.
+    pub const SCALABLE_ROOT_NOT_PRESENT: Self = Self(0x39);
+    /// Scalable mode: reserved bits in a present root entry.
+    pub const SCALABLE_ROOT_RESERVED: Self = Self(0x3a);
+    /// Scalable mode: error fetching the context entry.
+    pub const SCALABLE_CONTEXT_FETCH: Self = Self(0x40);
+    /// Scalable mode: context entry not present.
+    pub const SCALABLE_CONTEXT_NOT_PRESENT: Self = Self(0x41);
+    /// Scalable mode: reserved bits in a present context entry.
+    pub const SCALABLE_CONTEXT_RESERVED: Self = Self(0x42);
+    /// Request with PASID while PASIDE = 0.
+    pub const PASID_DISABLED: Self = Self(0x45);
+    /// PASID beyond the directory.
+    pub const PASID_BEYOND_DIRECTORY: Self = Self(0x46);
+    /// Error fetching the PASID directory entry.
+    pub const DIRECTORY_FETCH: Self = Self(0x50);
+    /// PASID directory entry not present.
+    pub const DIRECTORY_NOT_PRESENT: Self = Self(0x51);
+    /// Reserved bits in a present PASID directory entry.
+    pub const DIRECTORY_RESERVED: Self = Self(0x52);
+    /// Error fetching the PASID table entry.
+    pub const PASID_FETCH: Self = Self(0x58);
+    /// PASID table entry not present.
+    pub const PASID_NOT_PRESENT: Self = Self(0x59);
+    /// Reserved bits in a present PASID table entry.
+    pub const PASID_RESERVED: Self = Self(0x5a);
+    /// PASID table entry with a PGTT, AW or FSPM that the unit does not have.
+    pub const PASID_INVALID: Self = Self(0x5b);
+    /// Privileged request while SRE = 0.
+    pub const NO_SUPERVISOR: Self = Self(0x5d);
+    /// Error fetching a first-stage entry below the top.
+    pub const FIRST_FETCH: Self = Self(0x70);
+    /// First-stage entry not present.
+    pub const FIRST_NOT_PRESENT: Self = Self(0x71);
+    /// Reserved bits in a present first-stage entry.
+    pub const FIRST_RESERVED: Self = Self(0x72);
+    /// Error fetching from the first-stage root table.
+    pub const FIRST_ROOT_FETCH: Self = Self(0x73);
+    /// Nested: a first-stage table lies beyond the width of the second stage.
+    pub const FIRST_TABLE_BEYOND_WIDTH: Self = Self(0x74);
+    /// Nested: the second stage denies a read of the first-stage root table.
+    pub const FIRST_ROOT_DENIED: Self = Self(0x75);
+    /// Nested: the second stage denies a read of another first-stage table.
+    pub const FIRST_TABLE_DENIED: Self = Self(0x76);
+    /// Nested: the second stage denies the write that sets A or D.
+    pub const FIRST_UPDATE_DENIED: Self = Self(0x77);
+    /// Scalable mode: error fetching a second-stage entry.
+    pub const SECOND_FETCH: Self = Self(0x78);
+    /// Scalable mode: a second-stage entry with neither R nor W.
+    pub const SECOND_NOT_PRESENT: Self = Self(0x79);
+    /// Scalable mode: reserved bits in a present second-stage entry.
+    pub const SECOND_RESERVED: Self = Self(0x7a);
+    /// Second-stage A or D has to be set, but walks do not snoop.
+    pub const SECOND_UPDATE_NO_SNOOP: Self = Self(0x7c);
+    /// First stage: the address is not canonical.
+    pub const NOT_CANONICAL: Self = Self(0x80);
+    /// First stage: U/S = 0 and the request is not privileged.
+    pub const NOT_USER: Self = Self(0x81);
+    /// Scalable mode: an address that passes through lies beyond the host address width.
+    pub const BEYOND_DMA_WIDTH: Self = Self(0x83);
+    /// Scalable mode: input of the second stage beyond its width.
+    pub const BEYOND_SECOND_WIDTH: Self = Self(0x84);
+    /// Scalable mode: no write permission.
+    pub const SCALABLE_NO_WRITE: Self = Self(0x85);
+    /// Scalable mode: no read permission.
+    pub const SCALABLE_NO_READ: Self = Self(0x86);
+    /// Scalable mode: translated address in the interrupt range.
+    pub const SCALABLE_INTERRUPT_RANGE: Self = Self(0x87);
+    /// First-stage A or D has to be set, but walks do not snoop.
+    pub const FIRST_UPDATE_NO_SNOOP: Self = Self(0x90);
+    /// Setting A or D in a first-stage entry failed.
+    pub const FIRST_UPDATE_FAILED: Self = Self(0x91);
 
     /// One line for people, in our words.
     #[must_use]
@@ -62,6 +136,43 @@ impl FaultReason {
             Self::INTERRUPT_RANGE => "output in the interrupt range",
             Self::ROOT_MODE => "unsupported root table mode",
             Self::PASID_IN_LEGACY => "request with PASID in legacy mode",
+            Self::SCALABLE_ROOT_FETCH => "error fetching the scalable-mode root entry",
+            Self::SCALABLE_ROOT_NOT_PRESENT => "scalable-mode root entry not present",
+            Self::SCALABLE_ROOT_RESERVED => "reserved bits in the scalable-mode root entry",
+            Self::SCALABLE_CONTEXT_FETCH => "error fetching the scalable-mode context entry",
+            Self::SCALABLE_CONTEXT_NOT_PRESENT => "scalable-mode context entry not present",
+            Self::SCALABLE_CONTEXT_RESERVED => "reserved bits in the scalable-mode context entry",
+            Self::PASID_DISABLED => "requests with PASID are disabled",
+            Self::PASID_BEYOND_DIRECTORY => "PASID beyond the directory",
+            Self::DIRECTORY_FETCH => "error fetching the PASID directory entry",
+            Self::DIRECTORY_NOT_PRESENT => "PASID directory entry not present",
+            Self::DIRECTORY_RESERVED => "reserved bits in the PASID directory entry",
+            Self::PASID_FETCH => "error fetching the PASID entry",
+            Self::PASID_NOT_PRESENT => "PASID entry not present",
+            Self::PASID_RESERVED => "reserved bits in the PASID entry",
+            Self::PASID_INVALID => "PASID entry invalid",
+            Self::NO_SUPERVISOR => "privileged requests are disabled",
+            Self::FIRST_FETCH => "error fetching a first-stage entry",
+            Self::FIRST_NOT_PRESENT => "first-stage entry not present",
+            Self::FIRST_RESERVED => "reserved bits in a first-stage entry",
+            Self::FIRST_ROOT_FETCH => "error fetching the top first-stage entry",
+            Self::FIRST_TABLE_BEYOND_WIDTH => "first-stage table beyond the supported width",
+            Self::FIRST_ROOT_DENIED => "the second stage denies reading the top first-stage table",
+            Self::FIRST_TABLE_DENIED => "the second stage denies reading a first-stage table",
+            Self::FIRST_UPDATE_DENIED => "the second stage denies setting A or D in a first-stage table",
+            Self::SECOND_FETCH => "error fetching a second-stage entry",
+            Self::SECOND_NOT_PRESENT => "second-stage entry not present",
+            Self::SECOND_RESERVED => "reserved bits in a second-stage entry",
+            Self::SECOND_UPDATE_NO_SNOOP => "second-stage A or D to be set without snooping",
+            Self::NOT_CANONICAL => "address not canonical",
+            Self::NOT_USER => "no user permission",
+            Self::BEYOND_DMA_WIDTH => "address beyond the width of DMA",
+            Self::BEYOND_SECOND_WIDTH => "input beyond the width of the second stage",
+            Self::SCALABLE_NO_WRITE => "no write permission",
+            Self::SCALABLE_NO_READ => "no read permission",
+            Self::SCALABLE_INTERRUPT_RANGE => "output in the interrupt range",
+            Self::FIRST_UPDATE_NO_SNOOP => "first-stage A or D to be set without snooping",
+            Self::FIRST_UPDATE_FAILED => "setting A or D in a first-stage entry failed",
             _ => "other",
         }
     }

@@ -1,4 +1,4 @@
-//! Intel VT-d, legacy mode: every layout that hardware and software share.
+//! Intel VT-d, legacy and scalable mode: every layout that hardware and software share.
 //!
 //! Source: VT-d architecture specification, rev 4.1/5.0; each fact agrees with Linux 7.3
 //! `drivers/iommu/intel/` and at least one more independent table, unless the item says otherwise.
@@ -9,6 +9,8 @@ pub mod capability;
 pub mod context;
 pub mod descriptor;
 pub mod fault;
+pub mod first_stage;
+pub mod pasid;
 pub mod register;
 pub mod root;
 pub mod second_stage;

@@ -210,7 +210,7 @@ pub struct QueueIndex {
     /// Bits 3:0, reserved.
     #[bits(4)]
     pub reserved_low: u8,
-    /// Bits 18:4: index of a 128-bit descriptor.
+    /// Bits 18:4: index in units of 16 bytes; its lowest bit is reserved with 256-bit descriptors.
     #[bits(15)]
     pub index: u16,
     /// Bits 63:19, reserved.
@@ -262,6 +262,9 @@ pub const IQEI_FETCH: u8 = 2;
 pub const IQEI_TYPE: u8 = 3;
 /// IQEI 4: a reserved field is set.
 pub const IQEI_RESERVED: u8 = 4;
+
+/// IQEI 5: the width of descriptors does not fit the mode.
+pub const IQEI_WIDTH: u8 = 5;
 
 /// First byte of the interrupt range, 0xFEEx_xxxx.
 pub const INTERRUPT_RANGE_FIRST: u64 = 0xfee0_0000;

@@ -24,6 +24,28 @@ pub struct RootEntry {
     pub reserved_high: u64,
 }
 
+/// Root entry, scalable mode. VT-d specification, scalable-mode root entry.
+#[bitfield(u128)]
+#[derive(PartialEq, Eq)]
+pub struct ScalableRootEntry {
+    /// LP, bit 0: the lower pointer is valid.
+    pub lower_present: bool,
+    /// Bits 11:1, reserved 0.
+    #[bits(11)]
+    pub reserved_1: u16,
+    /// LCTP, bits 63:12: frame of the context table of devfn 0 to 127.
+    #[bits(52)]
+    pub lower: u64,
+    /// UP, bit 64: the upper pointer is valid.
+    pub upper_present: bool,
+    /// Bits 75:65, reserved 0.
+    #[bits(11)]
+    pub reserved_65: u16,
+    /// UCTP, bits 127:76: frame of the context table of devfn 128 to 255.
+    #[bits(52)]
+    pub upper: u64,
+}
+
 /// RTADDR_REG, offset 0x20: latched by GCMD.SRTP only.
 #[bitfield(u64)]
 #[derive(PartialEq, Eq)]
@@ -41,6 +63,9 @@ pub struct RootTableAddress {
 
 /// TTM 00: legacy mode.
 pub const TTM_LEGACY: u8 = 0;
+/// TTM 01: scalable mode.
+pub const TTM_SCALABLE: u8 = 1;
 
 const _: () = assert!(size_of::<RootEntry>() as u64 == ROOT_ENTRY_BYTES);
+const _: () = assert!(ScalableRootEntry::UPPER_PRESENT_OFFSET == 64 && ScalableRootEntry::UPPER_OFFSET == 76);
 const _: () = assert!(RootEntry::CONTEXT_TABLE_OFFSET == 12 && RootTableAddress::MODE_OFFSET == 10);

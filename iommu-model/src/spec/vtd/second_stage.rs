@@ -27,9 +27,9 @@ pub struct SecondStageEntry {
     pub ignore_pat: bool,
     /// PS, bit 7: leaf at level 2 or 3 where CAP.SSLPS allows, reserved at 4 and 5, ignored at 1.
     pub page_size: bool,
-    /// A, bit 8: ignored in legacy mode.
+    /// A, bit 8: maintained only with SSADE, so ignored in legacy mode.
     pub accessed: bool,
-    /// D, bit 9: ignored in legacy mode.
+    /// D, bit 9: maintained in leaves only with SSADE, so ignored in legacy mode.
     pub dirty: bool,
     /// Bit 10, ignored.
     pub ignored_10: bool,

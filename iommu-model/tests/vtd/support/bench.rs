@@ -34,6 +34,8 @@ impl<P: Fn(Question) -> bool> Decisions for Scripted<P> {
 pub(crate) struct Ended {
     pub(crate) progress: Progress,
     pub(crate) fetched: Vec<FetchKind>,
+    /// Where A or D was set.
+    pub(crate) updated: Vec<Pa>,
     pub(crate) provenance: Provenance,
 }
 
@@ -68,15 +70,18 @@ pub(crate) struct Bench {
     pub(crate) memory: Memory,
     pub(crate) tables: Tables,
     tail: u16,
+    /// Descriptors of 256 bits.
+    wide_queue: bool,
 }
 
 impl Bench {
     /// Root table set, queue on, translation on, nothing attached.
     pub(crate) fn with(cap: Capabilities, params: Params) -> Self {
         let unit = Unit::new(cap, params);
-        let mut bench = Self { unit, memory: Memory::default(), tables: Tables::new(TABLES), tail: 0 };
+        let wide_queue = cap.scalable.is_some();
+        let mut bench = Self { unit, memory: Memory::default(), tables: Tables::new(TABLES), tail: 0, wide_queue };
         bench.switch_root(bench.tables.root);
-        bench.write(Register::Iqa, QueueAddress::new().with_base(QUEUE.0).into_bits());
+        bench.write(Register::Iqa, QueueAddress::new().with_base(QUEUE.0).with_wide(wide_queue).into_bits());
         bench.command(|command| command.set_queue_enable(true));
         bench.enable(true);
         bench
@@ -142,16 +147,20 @@ impl Bench {
 
     /// Runs a walk to its end.
     pub(crate) fn finish_with(&mut self, walk: WalkId, d: &mut dyn Decisions) -> Ended {
-        let mut fetched = Vec::new();
+        let (mut fetched, mut updated) = (Vec::new(), Vec::new());
         let mut answer = None;
-        for _ in 0..64 {
+        for _ in 0..256 {
             match self.unit.advance(walk, answer.take(), d) {
                 Progress::Fetch { pa, bytes, kind, .. } => {
                     fetched.push(kind);
                     answer = Some(self.memory.fetch(pa, bytes));
                 }
+                Progress::Update { pa, old, new, .. } => {
+                    updated.push(pa);
+                    answer = Some(self.memory.compare_exchange(pa, old, new));
+                }
                 Progress::Merged { .. } => panic!("nobody else runs the leader"),
-                progress if progress.is_end() => return Ended { progress, fetched, provenance: self.unit.last_provenance() },
+                progress if progress.is_end() => return Ended { progress, fetched, updated, provenance: self.unit.last_provenance() },
                 _ => {}
             }
         }
@@ -181,11 +190,11 @@ impl Bench {
     pub(crate) fn run_to_fetch(&mut self, walk: WalkId, kind: FetchKind) -> (Pa, u8) {
         let mut answer = None;
         for _ in 0..64 {
-            if let Progress::Fetch { pa, bytes, kind: asked, .. } = self.unit.advance(walk, answer.take(), &mut Plain) {
-                if asked == kind {
-                    return (pa, bytes);
-                }
-                answer = Some(self.memory.fetch(pa, bytes));
+            match self.unit.advance(walk, answer.take(), &mut Plain) {
+                Progress::Fetch { pa, bytes, kind: asked, .. } if asked == kind => return (pa, bytes),
+                Progress::Fetch { pa, bytes, .. } => answer = Some(self.memory.fetch(pa, bytes)),
+                Progress::Update { pa, old, new, .. } => answer = Some(self.memory.compare_exchange(pa, old, new)),
+                _ => {}
             }
         }
         panic!("{kind:?} was never fetched");
@@ -196,7 +205,10 @@ impl Bench {
         for &descriptor in descriptors {
             let pa = QUEUE.pa().offset(u64::from(self.tail) * 16);
             self.memory.write_wide(pa, descriptor);
-            self.tail = (self.tail + 1) % 256;
+            if self.wide_queue {
+                self.memory.write_wide(pa.offset(16), 0);
+            }
+            self.tail = (self.tail + 1 + u16::from(self.wide_queue)) % 256;
         }
         self.write(Register::Iqt, QueueIndex::new().with_index(self.tail).into_bits());
     }
@@ -204,9 +216,13 @@ impl Bench {
     /// One step of the queue, memory answered.
     pub(crate) fn step_queue(&mut self, input: QueueInput, d: &mut dyn Decisions) -> QueueProgress {
         let progress = self.unit.queue_advance(input, d);
-        if let QueueProgress::FetchDescriptor { pa, .. } = progress {
-            let words = [self.memory.read(pa), self.memory.read(pa.offset(8))];
-            return self.unit.queue_advance(QueueInput::Descriptor(words), d);
+        if let QueueProgress::FetchDescriptor { pa, bytes, .. } = progress {
+            let word = |n: u64| self.memory.read(pa.offset(n * 8));
+            let answer = match bytes {
+                16 => QueueInput::Descriptor([word(0), word(1)]),
+                _ => QueueInput::WideDescriptor([word(0), word(1), word(2), word(3)]),
+            };
+            return self.unit.queue_advance(answer, d);
         }
         progress
     }

@@ -31,7 +31,19 @@ impl Memory {
         if self.end.is_some_and(|end| pa >= end) {
             return Fetched::NoMemory;
         }
-        let high = if bytes == 16 { self.read(pa.offset(8)) } else { 0 };
-        Fetched::Words([self.read(pa), high])
+        let word = |n: u64| if n * 8 < u64::from(bytes) { self.read(pa.offset(n * 8)) } else { 0 };
+        if bytes > 16 {
+            return Fetched::Wide(core::array::from_fn(|n| word(n as u64)));
+        }
+        Fetched::Words([word(0), word(1)])
+    }
+
+    /// An atomic compare-exchange: the answer is what was found.
+    pub(crate) fn compare_exchange(&mut self, pa: Pa, old: u64, new: u64) -> Fetched {
+        let found = self.read(pa);
+        if found == old {
+            self.write(pa, new);
+        }
+        Fetched::word(found)
     }
 }

@@ -3,8 +3,10 @@
 
 pub(crate) mod bench;
 pub(crate) mod memory;
+pub(crate) mod scalable;
 pub(crate) mod tables;
 
 pub(crate) use bench::{Bench, Scripted};
 pub(crate) use memory::Memory;
+pub(crate) use scalable::World;
 pub(crate) use tables::{Tables, commands};
