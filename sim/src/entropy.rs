@@ -194,7 +194,7 @@ mod tests {
     }
 
     /// Computed by an independent implementation of ChaCha8 from the keys.
-    const KNOWN_WORDS: [[u32; 3]; 7] = [
+    const KNOWN_WORDS: [[u32; 3]; 8] = [
         [0x443c_7cc2, 0x2884_b3dc, 0xf5c7_4bad],
         [0x021c_1606, 0xf2ff_5f0c, 0x08a8_32fb],
         [0x0be8_cc4b, 0x3094_0662, 0xf160_2b6f],
@@ -202,5 +202,6 @@ mod tests {
         [0x0339_ebd2, 0x1066_5496, 0xa4a8_ec60],
         [0xd94c_0864, 0x368b_b426, 0x8e01_7e3c],
         [0xc451_b31e, 0xa6e5_cd1b, 0xc280_8cf9],
+        [0x520b_b887, 0x9862_042d, 0x638a_8766],
     ];
 }

@@ -143,11 +143,22 @@ impl Machine {
     }
 
     /// Puts an event on the stream.
-    #[inline]
     pub fn emit(&self, kind: EventKind) {
+        self.emit_here(kind);
+    }
+
+    /// As [`Machine::emit`], for the accesses: inlined, the hash of an event that nobody wants costs a dozen instructions.
+    #[inline(always)]
+    fn emit_here(&self, kind: EventKind) {
+        if self.judge.borrow_mut().take(self.core.steps(), self.core.current(), &kind) {
+            self.tell(kind);
+        }
+    }
+
+    fn tell(&self, kind: EventKind) {
         let memory = self.memory.borrow();
         let event = Event { step: self.core.steps(), actor: self.core.current(), era: memory.era, kind };
-        if self.judge.borrow_mut().take(&event, &View { memory: &memory, fabric: &self.fabric }) {
+        if self.judge.borrow_mut().tell(&event, &View { memory: &memory, fabric: &self.fabric }) {
             self.core.halt();
         }
     }
@@ -202,7 +213,7 @@ impl Machine {
             self.violate("definedness", "use-of-uninitialised-memory".to_owned(), details);
         }
         self.core.charge(self.costs.access);
-        self.emit(EventKind::Load { pa, bytes, value, flavor });
+        self.emit_here(EventKind::Load { pa, bytes, value, flavor });
         Ok(value)
     }
 
@@ -211,12 +222,7 @@ impl Machine {
             let mut memory = self.memory.borrow_mut();
             let pa = memory.direct_map(va)?;
             memory.judge(pa, bytes, true)?;
-            if !memory.is_private(pa, actor) {
-                memory.note_foreign(pa, actor);
-                if value != 0 && bytes == 8 {
-                    memory.publish_value(value);
-                }
-            }
+            memory.note_store(pa, actor, bytes, value);
             let old = if (pa.0 & 7) + u64::from(bytes) <= 8 {
                 memory.ram.store(pa, bytes, value)
             } else {
@@ -226,7 +232,7 @@ impl Machine {
         };
         self.core.charge(self.costs.access);
         let new = if bytes == 8 { value } else { value & ((1 << (bytes * 8)) - 1) };
-        self.emit(EventKind::Store { pa, bytes, old, new, flavor });
+        self.emit_here(EventKind::Store { pa, bytes, old, new, flavor });
         Ok(old)
     }
 

@@ -30,9 +30,9 @@ defects! {
     /// Page-table pages go back to the allocator before the invalidation.
     FreeBeforeFlush = "LU-078", "I8", "reverse of ea8ea460c9ac (2014 unmap rework)";
     /// The unmap gather is not flushed at all before the pages are unpinned.
-    NoFlushOnUnmap = "flush-missing", "DMA", "reverse of the unmap contract, drivers/iommu/iommu.c";
+    NoFlushOnUnmap = "flush-missing", "I8", "reverse of the unmap contract, drivers/iommu/iommu.c";
     /// Two mappers install one intermediate table by plain store.
-    TableInstallByStore = "LU-093", "BALANCE", "reverse of 2c3d273eabe8";
+    TableInstallByStore = "LU-093", "availability", "reverse of 2c3d273eabe8";
     /// The table list of the preserve walk leaves out the last table.
     PreserveSkipsTable = "table-not-preserved", "I2", "reverse of CLOSURE in generic_pt preserve";
     /// Rollback of a failed table list preserve stops one table early.
@@ -66,7 +66,7 @@ defects! {
     /// A header field is handed over without being written.
     UndefinedByte = "undefined-byte", "definedness", "missing __GFP_ZERO in kho_alloc_preserve";
     /// The wrong order is given to unpreserve.
-    UnpreserveWrongOrder = "unpreserve-wrong-order", "L1", "reverse of kho_unpreserve_folio order";
+    UnpreserveWrongOrder = "unpreserve-wrong-order", "unexplained", "reverse of kho_unpreserve_folio order";
     /// Domain ids in use by preserved devices are not reserved.
     DomainIdNotReserved = "did-not-reserved", "I9", "reverse of series patch 08";
     /// A preserved folio is migrated: the memfd hands the device's page to somebody else.

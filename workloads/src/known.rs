@@ -23,6 +23,9 @@ pub struct Known {
     pub injected: &'static [u16],
 }
 
+/// Class of a failing id allocation in the VT-d driver.
+const DOMAIN_ID_RESERVATION: u16 = 201;
+
 const ALL_REVISIONS: &[&str] = &["v1", "v2", "tip", "tip-reclaim"];
 
 /// The list.

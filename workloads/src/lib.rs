@@ -10,6 +10,7 @@ pub mod canary;
 pub mod command;
 pub mod defect;
 pub mod errno;
+pub mod golden;
 pub mod host;
 pub mod inspect;
 pub mod kernel;

@@ -234,6 +234,85 @@ fn a_snapshot_is_text_on_stdout_or_in_files() {
 }
 
 #[test]
+fn a_snapshot_at_no_mark_is_a_usage_error_and_at_one_never_hit_selects_nothing() {
+    let folder = Folder::new("snapshot-mark");
+    let typo = folder.lurch(&["snapshot", "update-with-dma", "--at", "kexce"]);
+    code(&typo, 2);
+    assert!(err(&typo).contains("did you mean `kexec`?"), "{}", err(&typo));
+    code(&folder.lurch(&["snapshot", "update-with-dma", "--at", "flb-retrieve-failed"]), 4);
+}
+
+#[test]
+fn a_hosted_run_tells_what_it_came_to() {
+    let folder = Folder::new("hosted");
+    let output = folder.lurch(&["run", "update-with-dma", "--hosted", "--message-format", "json"]);
+    code(&output, 0);
+    let line = &lines(&output)[0];
+    assert_eq!((&line["type"], &line["verdict"]), (&Value::from("hosted"), &Value::from("clean")));
+    assert!(line["calls"].as_u64().is_some_and(|calls| calls > 20));
+    assert!(out(&folder.lurch(&["run", "update-with-dma", "--hosted"])).contains("calls by message"));
+    code(&folder.lurch(&["run", "update-with-dma", "--hosted", "--trace", "text"]), 2);
+}
+
+/// A seed file of a violation, written by a run.
+fn seed_file(folder: &Folder) -> (String, String) {
+    let args = ["run", "flb-retrieve-enomem", "--kernel", "v2", "--set", "devices=1", "--message-format", "json"];
+    let run = folder.lurch(&args);
+    let file = lines(&run)[0]["seed_file"].as_str().expect("a file").to_owned();
+    let text = std::fs::read_to_string(folder.0.join(&file)).expect("written");
+    (file, text)
+}
+
+#[test]
+fn expected_asks_for_the_verdict_of_the_file_and_rewrite_keeps_it() {
+    let folder = Folder::new("rewrite");
+    let (file, text) = seed_file(&folder);
+    code(&folder.lurch(&["replay", &file, "--expected"]), 0);
+    let hash = text.lines().find(|line| line.starts_with("trace_hash")).expect("a hash");
+    let stale = text.replace(hash, "trace_hash = \"0123456789abcdef\"");
+    std::fs::write(folder.0.join("stale.toml"), &stale).expect("writable");
+    code(&folder.lurch(&["replay", "stale.toml", "--expected"]), 105);
+    code(&folder.lurch(&["replay", "stale.toml", "--rewrite"]), 0);
+    assert_eq!(std::fs::read_to_string(folder.0.join("stale.toml")).expect("there"), text);
+    // Another property: the file stays as it is.
+    let property = text.lines().find(|line| line.starts_with("property")).expect("a property");
+    let other = text.replace(property, "property = \"I2\"");
+    std::fs::write(folder.0.join("other.toml"), &other).expect("writable");
+    code(&folder.lurch(&["replay", "other.toml", "--rewrite"]), 105);
+    assert_eq!(std::fs::read_to_string(folder.0.join("other.toml")).expect("there"), other);
+    code(&folder.lurch(&["replay", "lu1-any-uniform-0-0000", "--rewrite"]), 103);
+}
+
+#[test]
+fn damaged_seed_files_of_a_real_run_are_refused_or_told_apart() {
+    let folder = Folder::new("damaged");
+    let (_, text) = seed_file(&folder);
+    let bytes = text.as_bytes();
+    let refused = |bytes: &[u8], what: &str| {
+        std::fs::write(folder.0.join("damaged.toml"), bytes).expect("writable");
+        let output = folder.lurch(&["replay", "damaged.toml"]);
+        let exit = output.status.code().expect("no signal");
+        // 103 refused; 105 another run than the file says; 100 the damage is in a place that says nothing.
+        assert!([100, 103, 105].contains(&exit), "{what}: {exit}: {}", err(&output));
+        assert!(!err(&output).contains("panicked"), "{what}: {}", err(&output));
+        exit
+    };
+    for part in 1..12 {
+        refused(&bytes[..bytes.len() * part / 12], &format!("{part}/12 of the file"));
+    }
+    for place in (0..bytes.len()).step_by(bytes.len() / 25 + 1) {
+        let mut flipped = bytes.to_vec();
+        flipped[place] ^= 0x10;
+        refused(&flipped, &format!("a flipped bit at {place}"));
+    }
+    let mut large = bytes.to_vec();
+    large.extend(std::iter::repeat_n(b'#', 9 << 20));
+    assert_eq!(refused(&large, "oversized"), 103);
+    let choices = text.replace("choices = \"\"\"\n", "choices = \"\"\"\ns0*4000000000\n");
+    assert_eq!(refused(choices.as_bytes(), "endless choices"), 103);
+}
+
+#[test]
 fn the_bench_prints_rates() {
     let folder = Folder::new("bench");
     let output = folder.lurch(&["bench", "--json", "--time-budget", "200ms"]);

@@ -45,14 +45,21 @@ pub struct Core {
     nr_spawned: Cell<usize>,
     forgets: RefCell<Vec<(Group, Option<ActorId>)>>,
     halted: Cell<bool>,
-    /// Something stands in wakes, spawns or forgets.
-    requests: Cell<bool>,
+    /// Which of wakes, spawns and forgets something stands in.
+    requests: Cell<u8>,
     steps: Cell<u64>,
     cost: Cell<u32>,
     choices: RefCell<Choices>,
 }
 
 impl Core {
+    /// Request: something stands in wakes.
+    pub(super) const WAKE: u8 = 1;
+    /// Request: something stands in spawns.
+    pub(super) const SPAWN: u8 = 2;
+    /// Request: something stands in forgets.
+    pub(super) const FORGET: u8 = 4;
+
     /// A core whose choices are answered by `policy`.
     pub fn new(policy: Box<dyn Policy>) -> Core {
         Core {
@@ -63,7 +70,7 @@ impl Core {
             nr_spawned: Cell::new(0),
             forgets: RefCell::new(Vec::new()),
             halted: Cell::new(false),
-            requests: Cell::new(false),
+            requests: Cell::new(0),
             steps: Cell::new(0),
             cost: Cell::new(0),
             choices: RefCell::new(Choices::new(policy)),
@@ -84,7 +91,7 @@ impl Core {
 
     /// Lets every actor blocked on `object` go on to its next announcement once the step at hand is over.
     pub fn wake(&self, object: Object) {
-        self.requests.set(true);
+        self.request(Core::WAKE);
         self.wakes.borrow_mut().push(object);
     }
 
@@ -96,20 +103,20 @@ impl Core {
         let id = self.nr_spawned.get();
         assert!(id < ActorId::LIMIT, "a run has at most {} actors", ActorId::LIMIT);
         self.nr_spawned.set(id + 1);
-        self.requests.set(true);
+        self.request(Core::SPAWN);
         self.spawns.borrow_mut().push(spawn);
         ActorId(id as u8)
     }
 
     /// Forgets a whole group in one step, after the step at hand: none of its actors does anything any more.
     pub fn forget(&self, group: Group) {
-        self.requests.set(true);
+        self.request(Core::FORGET);
         self.forgets.borrow_mut().push((group, None));
     }
 
     /// Forgets a group except the actor whose step is being performed: every other CPU stops wherever it is.
     pub fn forget_others(&self, group: Group) {
-        self.requests.set(true);
+        self.request(Core::FORGET);
         self.forgets.borrow_mut().push((group, Some(self.current.get())));
     }
 
@@ -179,8 +186,16 @@ impl Core {
         self.cost.set(1);
     }
     #[inline]
-    pub(super) fn take_requests(&self) -> bool {
+    pub(super) fn take_requests(&self) -> u8 {
         self.requests.take()
+    }
+    #[inline]
+    pub(super) fn requests(&self) -> u8 {
+        self.requests.get()
+    }
+    #[inline]
+    fn request(&self, what: u8) {
+        self.requests.set(self.requests.get() | what);
     }
     pub(super) fn step_cost(&self) -> u32 {
         self.cost.get()

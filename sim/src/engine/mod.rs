@@ -34,7 +34,6 @@ struct Slot {
     group: Group,
     life: Life,
     actor: Option<Box<dyn Actor>>,
-    blocked: Option<Object>,
     enabled: bool,
     clock: u64,
 }
@@ -44,12 +43,24 @@ pub struct Engine {
     core: Rc<Core>,
     slots: Vec<Slot>,
     ops: Vec<Op>,
+    /// What each actor waits for, by actor; [`AWAKE`] for those that wait for nothing.
+    blocked: Vec<Object>,
+    /// A bit for each object that some actor waits for, and perhaps for some that nobody waits for any more.
+    waited_for: u64,
     enabled: Vec<ActorId>,
     last: Option<ActorId>,
     nr_finite: usize,
     nr_finite_enabled: usize,
     idle_steps: u32,
     driven: bool,
+}
+
+/// Stands for no object in [`Engine::blocked`]; nobody can wake it.
+const AWAKE: Object = Object(u64::MAX);
+
+/// The bit of an object in [`Engine::waited_for`].
+const fn filter_bit(object: Object) -> u64 {
+    1 << (object.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58)
 }
 
 /// Steps that daemons may perform while no finite actor is enabled before the run counts as deadlocked. Generous: a drain
@@ -63,6 +74,8 @@ impl Engine {
             core,
             slots: Vec::with_capacity(16),
             ops: Vec::with_capacity(16),
+            blocked: Vec::with_capacity(16),
+            waited_for: 0,
             enabled: Vec::with_capacity(16),
             last: None,
             nr_finite: 0,
@@ -121,9 +134,9 @@ impl Engine {
 
     /// Finite actors that are blocked, and on what.
     pub fn blocked(&self) -> impl Iterator<Item = (ActorId, Object)> {
-        self.slots.iter().enumerate().filter_map(|(index, slot)| {
-            let waiting = slot.actor.is_some() && slot.life == Life::Finite;
-            slot.blocked.filter(|_| waiting).map(|object| (ActorId(index as u8), object))
+        self.slots.iter().zip(&self.blocked).enumerate().filter_map(|(index, (slot, &object))| {
+            let waiting = slot.actor.is_some() && slot.life == Life::Finite && object != AWAKE;
+            waiting.then_some((ActorId(index as u8), object))
         })
     }
 
@@ -141,27 +154,39 @@ impl Engine {
             Next::Announced(op) => {
                 self.ops[id.index()] = op;
                 if !slot.enabled {
-                    (slot.enabled, slot.blocked) = (true, None);
+                    slot.enabled = true;
+                    self.blocked[id.index()] = AWAKE;
                     self.enable(id);
                 }
             }
             Next::Blocked(object) => {
-                (slot.enabled, slot.blocked) = (false, Some(object));
+                slot.enabled = false;
+                self.blocked[id.index()] = object;
+                self.waited_for |= filter_bit(object);
                 self.disable(id);
             }
             Next::Done => self.end(id),
         }
     }
 
-    /// Carries out what the step asked for: forget groups, start actors, let woken ones announce.
+    /// Carries out what the step asked for: forget groups, let woken ones announce, start actors.
     #[inline]
     fn settle(&mut self) {
-        if self.core.take_requests() {
-            self.settle_requests();
+        let requests = self.core.take_requests();
+        if requests & Core::FORGET != 0 {
+            self.settle_forgets();
+        }
+        if requests & Core::WAKE != 0 {
+            self.settle_wakes();
+        }
+        // What was woken may have started others.
+        if (requests | self.core.requests()) & Core::SPAWN != 0 {
+            self.settle_spawns();
         }
     }
 
-    fn settle_requests(&mut self) {
+    #[cold]
+    fn settle_forgets(&mut self) {
         while !self.core.forgets().borrow().is_empty() {
             let groups = std::mem::take(&mut *self.core.forgets().borrow_mut());
             for index in 0..self.slots.len() {
@@ -171,23 +196,40 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// Most wakes meet nobody: every store is one.
+    fn settle_wakes(&mut self) {
         loop {
             let Some(object) = self.core.wakes().borrow_mut().pop() else { break };
+            if self.waited_for & filter_bit(object) == 0 {
+                continue;
+            }
+            if !self.blocked.contains(&object) {
+                let waited_for = self.blocked.iter().filter(|object| **object != AWAKE);
+                self.waited_for = waited_for.fold(0, |bits, object| bits | filter_bit(*object));
+                continue;
+            }
             let clock = self.last.map_or(0, |last| self.slots[last.index()].clock);
             for index in 0..self.slots.len() {
-                if self.slots[index].blocked == Some(object) && self.slots[index].actor.is_some() {
+                if self.blocked[index] == object {
                     self.slots[index].clock = self.slots[index].clock.max(clock);
                     self.resume(ActorId(index as u8));
                 }
             }
         }
+    }
+
+    #[cold]
+    fn settle_spawns(&mut self) {
         while !self.core.spawns().borrow().is_empty() {
             let spawns = std::mem::take(&mut *self.core.spawns().borrow_mut());
             for Spawn { name, group, life, actor } in spawns {
                 let clock = self.last.map_or(0, |last| self.slots[last.index()].clock);
                 let id = ActorId(self.slots.len() as u8);
-                self.slots.push(Slot { name, group, life, actor: Some(actor), blocked: None, enabled: true, clock });
+                self.slots.push(Slot { name, group, life, actor: Some(actor), enabled: true, clock });
                 self.ops.push(Op::begin());
+                self.blocked.push(AWAKE);
                 self.nr_finite += usize::from(life == Life::Finite);
                 self.enable(id);
             }
@@ -211,7 +253,8 @@ impl Engine {
     fn end(&mut self, id: ActorId) {
         let slot = &mut self.slots[id.index()];
         if slot.actor.take().is_some() {
-            (slot.enabled, slot.blocked) = (false, None);
+            slot.enabled = false;
+            self.blocked[id.index()] = AWAKE;
             self.nr_finite -= usize::from(slot.life == Life::Finite);
             self.disable(id);
         }

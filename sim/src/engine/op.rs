@@ -122,14 +122,16 @@ impl OpKind {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Op {
     object: Object,
-    /// Kind in bits 7:0, bytes in bits 23:8.
+    /// Kind in bits 7:0, bytes in bits 23:8, in bit 24 whether the kind writes.
     rest: u64,
 }
+
+const WRITES: u64 = 1 << 24;
 
 impl Op {
     /// An operation of `kind` over `bytes` bytes at `object`.
     pub const fn new(kind: OpKind, object: Object, bytes: u16) -> Op {
-        Op { object, rest: (bytes as u64) << 8 | kind as u64 }
+        Op { object, rest: (bytes as u64) << 8 | kind as u64 | if kind.writes() { WRITES } else { 0 } }
     }
     pub(super) const fn rest(self) -> u64 {
         self.rest
@@ -152,6 +154,11 @@ impl Op {
     pub const fn kind(self) -> OpKind {
         OpKind::ALL[(self.rest & 0xff) as usize]
     }
+    /// True when it is of this kind.
+    #[inline]
+    pub const fn is(self, kind: OpKind) -> bool {
+        self.rest & 0xff == kind as u64
+    }
     /// A voluntary pause.
     pub const fn pause() -> Op {
         Op::new(OpKind::Yield, Object::nothing(), 0)
@@ -168,8 +175,9 @@ impl Op {
     /// True when the two operations do not commute: they overlap and at least one writes.
     ///
     /// This is the race relation of partial order sampling (POS, CAV 2018) and of the sleep sets.
+    #[inline]
     pub const fn conflicts(&self, other: &Op) -> bool {
-        if !(self.kind().writes() || other.kind().writes()) {
+        if (self.rest | other.rest) & WRITES == 0 {
             return false;
         }
         let (a, b) = (self.object.0, other.object.0);

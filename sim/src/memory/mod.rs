@@ -68,11 +68,13 @@ impl Memory {
     }
 
     /// The slab object at `pa`: page index, slot index.
+    #[inline]
     pub fn slot_at(&self, pa: Pa) -> Option<(usize, usize)> {
         let frame = self.frame(pa)?;
         let page = usize::from(frame.slab).checked_sub(1)?;
-        let slot = (pa.0 % FRAME_BYTES) as usize / usize::from(self.slabs[page].slot_bytes);
-        (slot < self.slabs[page].slots.len()).then_some((page, slot))
+        let slab = &self.slabs[page];
+        let slot = (pa.0 % FRAME_BYTES) as usize >> slab.slot_log2;
+        (slot < slab.slots.len()).then_some((page, slot))
     }
 
     /// Translates a kernel virtual address of the direct map.
@@ -93,14 +95,20 @@ impl Memory {
     /// True when only `actor` can reach `pa`, so that its accesses there need no scheduling point.
     #[inline]
     pub fn is_private(&self, pa: Pa, actor: ActorId) -> bool {
-        let Some(frame) = self.frame(pa) else { return false };
-        if frame.slab == 0 {
-            return frame.private_to == actor.0 && frame.state == FrameState::Owned;
-        }
-        match self.slot_at(pa) {
-            Some((page, slot)) => self.slabs[page].slots[slot].private_to == actor.0,
-            None => false,
-        }
+        self.private_to(pa) == Some(actor)
+    }
+
+    /// The actor that alone can reach `pa`.
+    #[inline]
+    fn private_to(&self, pa: Pa) -> Option<ActorId> {
+        let frame = self.frame(pa)?;
+        let private = if frame.slab == 0 {
+            if frame.state == FrameState::Owned { frame.private_to } else { SHARED }
+        } else {
+            let (page, slot) = self.slot_at(pa)?;
+            self.slabs[page].slots[slot].private_to
+        };
+        (private != SHARED).then_some(ActorId(private))
     }
 
     /// Judges an access of a CPU to `bytes` bytes at `pa`.
@@ -122,22 +130,27 @@ impl Memory {
             if object.state != ObjectState::Live {
                 return Err(Bad::FreeObject);
             }
-            let offset = (pa.0 % FRAME_BYTES) as usize % usize::from(self.slabs[page].slot_bytes);
-            if offset + usize::from(bytes) > usize::from(object.bytes) {
+            let offset = pa.0 & ((1 << self.slabs[page].slot_log2) - 1);
+            if offset + u64::from(bytes) > u64::from(object.bytes) {
                 return Err(Bad::OutOfBounds);
             }
         }
         Ok(())
     }
 
-    /// Ends the privacy of whatever `pa` lies in, if an actor other than the owner comes there.
-    pub fn note_foreign(&mut self, pa: Pa, actor: ActorId) {
-        let private = match self.slot_at(pa) {
-            Some((page, slot)) => self.slabs[page].slots[slot].private_to,
-            None => self.frame(pa).map_or(SHARED, |frame| frame.private_to),
-        };
-        if private != SHARED && private != actor.0 {
+    /// Called before `actor` stores the low `bytes` bytes of `value` at `pa`: what others can see from now on is published. That is
+    /// what the value points to, unless only `actor` can reach `pa`; and what `pa` lies in, if it was private to another one.
+    #[inline]
+    pub fn note_store(&mut self, pa: Pa, actor: ActorId, bytes: u8, value: u64) {
+        let private = self.private_to(pa);
+        if private == Some(actor) {
+            return;
+        }
+        if private.is_some() {
             self.publish(pa);
+        }
+        if value != 0 && bytes == 8 {
+            self.publish_value(value);
         }
     }
 
@@ -154,7 +167,7 @@ impl Memory {
     /// Makes the block or object at `pa`, and all memory it points to, reachable by everybody.
     pub fn publish(&mut self, pa: Pa) {
         let pa = self.described_by(pa).map_or(pa, |pfn| Pa(pfn.0 * FRAME_BYTES));
-        let Some(frame) = self.frame(pa).copied() else { return };
+        let Some(frame) = self.frame(pa) else { return };
         let (start, bytes) = if frame.slab != 0 {
             let Some((page, slot)) = self.slot_at(pa) else { return };
             let slab = &mut self.slabs[page];
@@ -162,7 +175,7 @@ impl Memory {
                 return;
             }
             slab.slots[slot].private_to = SHARED;
-            (u64::from(slab.pfn) * FRAME_BYTES + slot as u64 * u64::from(slab.slot_bytes), u64::from(slab.slots[slot].bytes))
+            (u64::from(slab.pfn) * FRAME_BYTES + slab.offset_of(slot), u64::from(slab.slots[slot].bytes))
         } else {
             if frame.private_to == SHARED {
                 return;
@@ -174,11 +187,10 @@ impl Memory {
             }
             (head as u64 * FRAME_BYTES, nr_pages as u64 * FRAME_BYTES)
         };
-        for at in (start..start + bytes).step_by(8) {
-            let value = self.ram.load(Pa(at & !7), 8);
-            if value != 0 {
-                self.publish_value(value);
-            }
+        let mut from = Pa(start);
+        while let Some((at, value)) = self.ram.next_nonzero(from, Pa(start + bytes)) {
+            self.publish_value(value);
+            from = Pa(at.0 + 8);
         }
     }
 

@@ -51,6 +51,25 @@ impl Ram {
         (word >> ((pa.0 & 7) * 8)) & mask(bytes)
     }
 
+    /// The 512 words of a frame.
+    #[inline]
+    pub fn frame_words(&self, pfn: u64) -> &[u64] {
+        let at = pfn as usize * FRAME_WORDS;
+        &self.words[at..at + FRAME_WORDS]
+    }
+
+    /// The first word from `from` on, and before `end`, that is not 0 (both inside RAM, `from` word aligned).
+    pub fn next_nonzero(&self, from: Pa, end: Pa) -> Option<(Pa, u64)> {
+        let (first, last) = ((from.0 >> 3) as usize, (end.0.div_ceil(8)) as usize);
+        // Eight at a time: most of a page that was cleared a moment ago is zero.
+        let mut at = first;
+        while at + 8 <= last && self.words[at..at + 8].iter().fold(0, |all, word| all | word) == 0 {
+            at += 8;
+        }
+        let (place, value) = self.words.get(at..last)?.iter().enumerate().find(|(_, word)| **word != 0)?;
+        Some((Pa(((at + place) as u64) << 3), *value))
+    }
+
     /// Loads `bytes` at `pa` where the value may cross a word, as packed ABI structures make it do.
     pub fn load_unaligned(&self, pa: Pa, bytes: u8) -> u64 {
         (0..u64::from(bytes)).fold(0, |value, i| value | self.load(Pa(pa.0 + i), 1) << (8 * i))
@@ -77,18 +96,30 @@ impl Ram {
     /// True when all `bytes` bytes at `pa` were written since they were last undefined.
     #[inline]
     pub fn is_defined(&self, pa: Pa, bytes: u8) -> bool {
-        let in_word = 8 - (pa.0 & 7) as u8;
-        if bytes <= in_word {
-            let want = ((((1u16 << bytes) - 1) as u8) << (pa.0 & 7)) as u8;
-            self.defined[(pa.0 >> 3) as usize] & want == want
-        } else {
-            self.is_defined(pa, in_word) && self.is_defined(Pa(pa.0 + u64::from(in_word)), bytes - in_word)
+        let word = (pa.0 >> 3) as usize;
+        let want = ((1u16 << bytes) - 1) << (pa.0 & 7);
+        let (here, next) = (want as u8, (want >> 8) as u8);
+        self.defined[word] & here == here && (next == 0 || self.defined[word + 1] & next == next)
+    }
+
+    /// The first byte of the frame that was not written since it was last undefined.
+    pub fn first_undefined(&self, pfn: u64) -> Option<Pa> {
+        let first = pfn as usize * FRAME_WORDS;
+        let defined = &self.defined[first..first + FRAME_WORDS];
+        if defined.iter().fold(u8::MAX, |all, bits| all & bits) == u8::MAX {
+            return None;
         }
+        let word = defined.iter().position(|bits| *bits != u8::MAX).expect("some byte is undefined");
+        Some(Pa(((first + word) as u64) << 3 | u64::from(defined[word].trailing_ones())))
     }
 
     /// Makes `bytes` bytes at `pa` undefined without changing them: a fresh allocation that nobody cleared.
     pub fn undefine(&mut self, pa: Pa, bytes: u64) {
         self.touch(pa);
+        if (pa.0 | bytes) & 7 == 0 {
+            self.defined[(pa.0 >> 3) as usize..((pa.0 + bytes) >> 3) as usize].fill(0);
+            return;
+        }
         for at in pa.0..pa.0 + bytes {
             self.defined[(at >> 3) as usize] &= !(1 << (at & 7));
         }

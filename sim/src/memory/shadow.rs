@@ -4,8 +4,6 @@
 //! to the actor that allocated it alone until its address is stored where others can see it. Accesses to such memory need no
 //! scheduling point; the caller never decides that.
 
-use smallvec::SmallVec;
-
 use crate::engine::ActorId;
 
 /// What a frame holds, as a number whose name the workload keeps (page table, slab page, pinned user memory, ...).
@@ -96,10 +94,22 @@ pub struct SlabObject {
 pub struct SlabPage {
     /// The frame.
     pub pfn: u32,
-    /// Bytes per object slot.
-    pub slot_bytes: u16,
+    /// Bytes per object slot, as a power of two.
+    pub slot_log2: u8,
+    /// Slots in state [`ObjectState::Free`].
+    pub nr_free: u16,
+    /// Slots in state [`ObjectState::Quarantined`].
+    pub nr_quarantined: u16,
     /// The slots.
-    pub slots: SmallVec<[SlabObject; 16]>,
+    pub slots: Vec<SlabObject>,
+}
+
+impl SlabPage {
+    /// Byte offset of a slot in the page.
+    #[inline]
+    pub const fn offset_of(&self, slot: usize) -> u64 {
+        (slot as u64) << self.slot_log2
+    }
 }
 
 /// Why an access is wrong.

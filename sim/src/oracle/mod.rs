@@ -37,6 +37,10 @@ pub trait Oracle {
     fn name(&self) -> &'static str;
     /// The kinds of events it wants: a union of [`EventKind::bit`]s.
     fn interests(&self) -> u32;
+    /// Of the words of the workload, those it wants: a union of [`Verb::bit`]s. Asked only if its interests have the bit of notes.
+    fn verbs(&self) -> u64 {
+        u64::MAX
+    }
     /// Judges one event.
     fn on_event(&mut self, event: &Event, view: &View<'_>) -> Option<Finding>;
     /// Judges the end of a run that nothing stopped.
@@ -47,41 +51,63 @@ pub trait Oracle {
 }
 
 /// Keeps the trace hash, feeds the oracles and remembers the first finding.
-#[derive(Default)]
 pub struct Judge {
-    /// Each with its interests, so that an event asks only those that want it.
-    oracles: Vec<(u32, Box<dyn Oracle>)>,
+    oracles: Vec<Box<dyn Oracle>>,
+    /// Bit n: an event of kind n is wanted by more than the hash.
     interests: u32,
+    /// For each kind of event the oracles that want it: bit n is the n-th.
+    by_kind: [u32; EventKind::KINDS],
+    /// For each bit of a verb the oracles that want such notes.
+    by_verb: [u32; u64::BITS as usize],
     hash: TraceHash,
     log: Option<Vec<Event>>,
     finding: Option<Finding>,
 }
 
+impl Default for Judge {
+    fn default() -> Judge {
+        Judge::new(Vec::new(), false)
+    }
+}
+
 impl Judge {
     /// A judge with `oracles`. With `keep_log` the events themselves are kept, for reports.
+    ///
+    /// # Panics
+    /// When there are more than 32 oracles.
     pub fn new(oracles: Vec<Box<dyn Oracle>>, keep_log: bool) -> Judge {
-        let oracles: Vec<_> = oracles.into_iter().map(|oracle| (oracle.interests(), oracle)).collect();
-        let interests = oracles.iter().fold(0, |mask, (wanted, _)| mask | wanted);
-        Judge { oracles, interests, log: keep_log.then(Vec::new), ..Judge::default() }
+        assert!(oracles.len() <= u32::BITS as usize, "a judge has at most {} oracles", u32::BITS);
+        let wanted_by = |wants: &dyn Fn(&dyn Oracle) -> bool| {
+            oracles.iter().enumerate().filter(|(_, oracle)| wants(&***oracle)).fold(0, |set, (place, _)| set | 1 << place)
+        };
+        let by_kind = std::array::from_fn(|kind| wanted_by(&|oracle| oracle.interests() >> kind & 1 != 0));
+        let by_verb = std::array::from_fn(|bit| wanted_by(&|oracle| oracle.verbs() >> bit & 1 != 0));
+        let asked = by_kind.iter().enumerate().filter(|(_, set)| **set != 0).fold(0, |mask, (kind, _)| mask | 1 << kind);
+        let interests = if keep_log { u32::MAX } else { asked };
+        Judge { oracles, interests, by_kind, by_verb, hash: TraceHash::default(), log: keep_log.then(Vec::new), finding: None }
     }
 
-    /// Takes in one event; true when it made a finding.
-    #[inline]
-    pub fn take(&mut self, event: &Event, view: &View<'_>) -> bool {
-        self.hash.add(event);
+    /// Takes one event into the hash; true when it must be told, too.
+    #[inline(always)]
+    pub fn take(&mut self, step: u64, actor: ActorId, kind: &EventKind) -> bool {
+        self.hash.add(step, actor, kind);
+        self.interests & kind.bit() != 0
+    }
+
+    /// Tells the oracles that want it, and the log, of an event that was taken; true when it made a finding.
+    pub fn tell(&mut self, event: &Event, view: &View<'_>) -> bool {
         if let Some(log) = &mut self.log {
             log.push(*event);
         }
-        self.interests & event.kind.bit() != 0 && self.ask(event, view)
-    }
-
-    fn ask(&mut self, event: &Event, view: &View<'_>) -> bool {
-        let bit = event.kind.bit();
+        let mut asked = self.by_kind[event.kind.index()];
+        if let EventKind::Note { verb, .. } = event.kind {
+            asked &= self.by_verb[verb.bit().trailing_zeros() as usize];
+        }
         let before = self.finding.is_some();
-        for (wanted, oracle) in &mut self.oracles {
-            if *wanted & bit != 0
-                && let Some(finding) = oracle.on_event(event, view)
-            {
+        while asked != 0 {
+            let place = asked.trailing_zeros() as usize;
+            asked &= asked - 1;
+            if let Some(finding) = self.oracles[place].on_event(event, view) {
                 self.finding.get_or_insert(finding);
             }
         }
@@ -90,7 +116,7 @@ impl Judge {
 
     /// Asks every oracle about the end of the run.
     pub fn end(&mut self, view: &View<'_>) {
-        for (_, oracle) in &mut self.oracles {
+        for oracle in &mut self.oracles {
             if let Some(finding) = oracle.at_end(view) {
                 self.finding.get_or_insert(finding);
             }

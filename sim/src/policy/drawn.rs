@@ -1,8 +1,6 @@
 //! A whole policy from a scheduler: everything but the schedule comes from one entropy stream per kind of choice, and faults
 //! from a [`FaultPlan`]. Turns of daemons ([`OpKind::Turn`]) come by lottery, at a rate the seed draws for the run.
 
-use smallvec::SmallVec;
-
 use super::Policy;
 use super::fault::{FaultPlan, Faults};
 use super::scheduler::Scheduler;
@@ -19,6 +17,20 @@ pub struct Drawn<S> {
     turns: Entropy,
     /// One decision in this many gives a waiting daemon its turn.
     turn_rarity: u32,
+    others: Others,
+}
+
+/// The enabled actors that wait for no turn, at the choice at hand: a table with a place for every actor, so that it is never cleared.
+struct Others {
+    ids: [ActorId; 256],
+    /// Where they stand among the enabled.
+    places: [u8; 256],
+}
+
+impl Default for Others {
+    fn default() -> Others {
+        Others { ids: [ActorId(0); 256], places: [0; 256] }
+    }
 }
 
 /// Rates a run may have: devices that work without a pause, and devices that do a little.
@@ -29,28 +41,33 @@ impl<S: Scheduler> Drawn<S> {
     pub fn new(scheduler: S, seed: u64, faults: FaultPlan) -> Drawn<S> {
         let mut turns = Entropy::new(seed, Stream::Turns);
         let turn_rarity = TURN_RARITIES[turns.below(TURN_RARITIES.len() as u32) as usize];
-        Drawn { scheduler, seed, faults: Faults::new(faults), streams: Default::default(), turns, turn_rarity }
+        Drawn { scheduler, seed, faults: Faults::new(faults), streams: Default::default(), turns, turn_rarity, others: Others::default() }
     }
 
-    /// Who goes next where daemons wait for a turn: one of them by lottery, else one of the others as the scheduler says.
-    fn pick_beside_turns(&mut self, enabled: Enabled<'_>) -> usize {
-        let waits = |id: &ActorId| enabled.ops[id.index()].kind() == OpKind::Turn;
-        let nr_waiting = enabled.ids.iter().filter(|id| waits(id)).count();
+    /// Who goes next: where daemons wait for a turn one of them by lottery, else one of the others as the scheduler says.
+    #[inline]
+    fn pick(&mut self, enabled: Enabled<'_>) -> usize {
+        // Who waits for no turn, and the places of these among the enabled. Without branches: which of them wait is hard to predict.
+        let Others { ids, places } = &mut self.others;
+        let mut nr = 0;
+        for (place, id) in enabled.ids.iter().enumerate() {
+            (ids[nr & 0xff], places[nr & 0xff]) = (*id, place as u8);
+            nr += usize::from(!enabled.ops[id.index()].is(OpKind::Turn));
+        }
+        let nr_waiting = enabled.ids.len() - nr;
+        if nr_waiting == 0 {
+            return self.scheduler.pick(enabled);
+        }
         let drawn = self.turns.below(self.turn_rarity) as usize;
-        if drawn < nr_waiting || nr_waiting == enabled.ids.len() {
+        if drawn < nr_waiting || nr == 0 {
             let nth = drawn % nr_waiting;
+            let waits = |id: &ActorId| enabled.ops[id.index()].is(OpKind::Turn);
             return enabled.ids.iter().enumerate().filter(|(_, id)| waits(id)).nth(nth).map_or(0, |(index, _)| index);
         }
-        let others: SmallVec<[ActorId; 32]> = enabled.ids.iter().copied().filter(|id| !waits(id)).collect();
-        let picked = match others.as_slice() {
-            [only] => *only,
-            ids => ids[self.scheduler.pick(Enabled { ids, ..enabled })],
-        };
-        enabled.ids.binary_search(&picked).expect("picked among the enabled")
+        let picked = if nr == 1 { 0 } else { self.scheduler.pick(Enabled { ids: &ids[..nr], ..enabled }) };
+        usize::from(places[picked])
     }
 
-    /// # Panics
-    /// For [`ChoiceKind::Schedule`], which is put as [`Choice::Schedule`] only.
     fn stream(&mut self, kind: ChoiceKind) -> &mut Entropy {
         let seed = self.seed;
         let stream = match kind {
@@ -70,10 +87,7 @@ impl<S: Scheduler> Drawn<S> {
 impl<S: Scheduler> Policy for Drawn<S> {
     fn choose(&mut self, choice: Choice<'_>) -> u32 {
         match choice {
-            Choice::Schedule(enabled) => {
-                let turns = enabled.ids.iter().any(|id| enabled.ops[id.index()].kind() == OpKind::Turn);
-                if turns { self.pick_beside_turns(enabled) as u32 } else { self.scheduler.pick(enabled) as u32 }
-            }
+            Choice::Schedule(enabled) => self.pick(enabled) as u32,
             Choice::Of { kind, options } => self.stream(kind).below(options),
             Choice::Odds { kind, per_1024 } => u32::from(self.stream(kind).odds_1024(per_1024)),
             Choice::Fault { kind, nth, class } => {

@@ -90,7 +90,7 @@ impl Scheduler for Pct {
         while let Some(priority) = self.take_change() {
             *self.priorities.at(actor) = priority;
         }
-        if op.kind() == OpKind::Yield {
+        if op.is(OpKind::Yield) {
             self.next_yield = self.next_yield.saturating_sub(1).max(1);
             *self.priorities.at(actor) = self.next_yield;
         }

@@ -1,32 +1,37 @@
-//! A table indexed by actor that grows as actors appear, without allocation for the usual number of actors.
-
-use smallvec::SmallVec;
+//! A table indexed by actor, with a place for every actor a run may have: a look-up is a load.
 
 use crate::engine::ActorId;
 
-/// One `T` per actor; absent entries read as the default.
-#[derive(Clone, Debug, Default)]
-pub(super) struct PerActor<T>(SmallVec<[T; 16]>);
+/// Every value of an [`ActorId`].
+const ACTORS: usize = u8::MAX as usize + 1;
+
+/// One `T` per actor, the default at first.
+#[derive(Clone, Debug)]
+pub(super) struct PerActor<T>([T; ACTORS]);
+
+impl<T: Copy + Default> Default for PerActor<T> {
+    fn default() -> PerActor<T> {
+        PerActor([T::default(); ACTORS])
+    }
+}
 
 impl<T: Copy + Default> PerActor<T> {
     /// Entries for the first actors.
     pub(super) fn from_slice(entries: &[T]) -> PerActor<T> {
-        PerActor(SmallVec::from_slice(entries))
+        let mut table = PerActor::default();
+        table.0[..entries.len()].copy_from_slice(entries);
+        table
     }
 
     /// The entry of `actor`.
     #[inline]
     pub(super) fn get(&self, actor: ActorId) -> T {
-        self.0.get(actor.index()).copied().unwrap_or_default()
+        self.0[actor.index()]
     }
 
     /// The entry of `actor`, to be changed.
     #[inline]
     pub(super) fn at(&mut self, actor: ActorId) -> &mut T {
-        let index = actor.index();
-        if index >= self.0.len() {
-            self.0.resize(index + 1, T::default());
-        }
-        &mut self.0[index]
+        &mut self.0[actor.index()]
     }
 }

@@ -41,7 +41,7 @@ impl Pos {
             let priority = self.priorities.at(id);
             if *priority == 0 {
                 let draw = self.entropy.u32();
-                *priority = if op.kind() == OpKind::Yield { draw >> 1 | 1 } else { draw | 1 << 31 };
+                *priority = if op.is(OpKind::Yield) { draw >> 1 | 1 } else { draw | 1 << 31 };
             }
             if *priority > best_priority {
                 (best, best_priority) = (Some(index), *priority);

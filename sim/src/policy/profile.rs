@@ -151,7 +151,7 @@ impl Counts {
         self.appear(actor);
         self.steps += 1;
         self.last = Some(actor);
-        if op.kind() == OpKind::Yield {
+        if op.is(OpKind::Yield) {
             return;
         }
         self.per_actor[actor.index()] += 1;

@@ -98,7 +98,7 @@ impl Scheduler for Urw {
         let left = &self.weights.left;
         let weight = |index: usize| {
             let id: ActorId = enabled.ids[index];
-            if enabled.ops[id.index()].kind() == OpKind::Yield { 0 } else { left.get(id).max(1) }
+            if enabled.ops[id.index()].is(OpKind::Yield) { 0 } else { left.get(id).max(1) }
         };
         match draw(&mut self.entropy, enabled.ids.len(), weight) {
             Some(index) => index,
@@ -108,7 +108,7 @@ impl Scheduler for Urw {
 
     #[inline]
     fn performed(&mut self, actor: ActorId, op: Op) {
-        if op.kind() != OpKind::Yield {
+        if !op.is(OpKind::Yield) {
             self.weights.performed(actor);
         }
     }
@@ -153,7 +153,7 @@ impl Surw {
         let left = &self.weights.left;
         let weight = |index: usize| {
             let id: ActorId = enabled.ids[index];
-            if enabled.ops[id.index()].kind() == OpKind::Yield { 0 } else { left.get(id).max(1) }
+            if enabled.ops[id.index()].is(OpKind::Yield) { 0 } else { left.get(id).max(1) }
         };
         let nr = enabled.ids.len();
         let drawn = draw(self.rest.entropy(), nr, weight);
@@ -175,7 +175,7 @@ impl Scheduler for Surw {
             self.intend(enabled);
         }
         let (intended, interesting) = (self.intended, &self.interesting);
-        let free = |id, op: &Op| op.kind() != OpKind::Yield && (intended == Some(id) || !interesting.touches(op));
+        let free = |id, op: &Op| !op.is(OpKind::Yield) && (intended == Some(id) || !interesting.touches(op));
         self.rest.pick_among(enabled, free).unwrap_or_else(|| self.pick_held(enabled))
     }
 

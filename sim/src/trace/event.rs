@@ -43,6 +43,14 @@ pub struct UnitId(pub u8);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Verb(pub u16);
 
+impl Verb {
+    /// The bit of this word in a mask of words; those from 63 on share one.
+    #[inline]
+    pub const fn bit(self) -> u64 {
+        1 << if self.0 < 63 { self.0 } else { 63 }
+    }
+}
+
 /// What happened.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum EventKind {
@@ -256,9 +264,19 @@ pub enum EventKind {
 }
 
 impl EventKind {
+    /// Number of kinds.
+    pub const KINDS: usize = 21;
+
     /// The bit of this kind in an interest mask.
+    #[inline]
     pub const fn bit(&self) -> u32 {
-        1 << match self {
+        1 << self.index()
+    }
+
+    /// The number of this kind.
+    #[inline(always)]
+    pub const fn index(&self) -> usize {
+        match self {
             EventKind::Load { .. } => 0,
             EventKind::Store { .. } => 1,
             EventKind::Locked { .. } => 2,
@@ -283,7 +301,8 @@ impl EventKind {
         }
     }
 
-    /// Four words that identify the event in the trace hash.
+    /// Four words that identify the event in the trace hash. Inlined, so that an event that is only hashed is never built.
+    #[inline(always)]
     fn words(&self) -> [u64; 4] {
         match *self {
             EventKind::Load { pa, bytes, value, flavor } => [pa.0, u64::from(bytes), value, flavor as u64],
@@ -322,6 +341,8 @@ impl EventKind {
     }
 }
 
+const _: () = assert!(EventKind::Note { verb: Verb(0), args: [0; 4] }.index() + 1 == EventKind::KINDS);
+
 /// One event: what, who, when.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Event {
@@ -348,15 +369,15 @@ impl Default for TraceHash {
 }
 
 impl TraceHash {
-    /// Adds one event.
-    #[inline]
-    pub fn add(&mut self, event: &Event) {
-        let words = event.kind.words();
-        let head = event.step ^ u64::from(event.actor.0) << 48 ^ u64::from(event.kind.bit().trailing_zeros()) << 56;
+    /// Adds one event of `actor` at `step`.
+    #[inline(always)]
+    pub fn add(&mut self, step: u64, actor: ActorId, kind: &EventKind) {
+        let words = kind.words();
+        let head = step ^ u64::from(actor.0) << 48 ^ (kind.index() as u64) << 56;
         self.mix(head ^ words[0].rotate_left(17), words[1] ^ words[2].rotate_left(29) ^ words[3].rotate_left(43));
     }
 
-    #[inline]
+    #[inline(always)]
     fn mix(&mut self, a: u64, b: u64) {
         let [x, y] = self.state;
         let x = (x ^ a).wrapping_mul(0xff51_afd7_ed55_8ccd).rotate_left(31);

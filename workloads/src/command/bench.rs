@@ -1,4 +1,4 @@
-//! `lurch bench`: runs and steps a second of the whole machine, all oracles on, one worker.
+//! `lurch bench`: runs and steps a second of the whole machine, all oracles on, one worker; by itself and under the host level.
 
 use std::time::Duration;
 
@@ -7,8 +7,9 @@ use serde::Serialize;
 use super::args::{RunFlags, SeedFlag};
 use super::console::Console;
 use super::{CommandError, Exit};
+use crate::host;
 use crate::names;
-use crate::run::{How, Workspace, run};
+use crate::run::{How, Outcome, Workspace, run};
 use crate::sweep::clock::{Stopwatch, rate};
 
 #[derive(clap::Args, Debug)]
@@ -20,7 +21,7 @@ pub(super) struct Args {
     flags: RunFlags,
     #[command(flatten)]
     seed: SeedFlag,
-    /// How long to measure.
+    /// How long to measure, half of it under the host level.
     #[arg(long, value_name = "TIME", env = "LURCH_TIME_BUDGET", default_value = "5s", value_parser = names::duration)]
     time_budget: Duration,
     /// JSON lines, as with --message-format json.
@@ -43,24 +44,57 @@ pub(super) fn command(args: &Args, console: &mut Console) -> Result<Exit, Comman
     }
     let scenario = names::scenario(&args.scenario).map_err(CommandError::Usage)?;
     let selection = args.flags.selection(scenario)?;
-    let mut workspace = Workspace::new();
-    // The first run measures the profile that the others share.
-    run(&mut workspace, &selection.spec(args.seed.seed), &How::default());
-    let watch = Stopwatch::start();
-    let (mut runs, mut steps, mut cycles) = (0, 0, 0);
-    while watch.elapsed() < args.time_budget {
-        let outcome = run(&mut workspace, &selection.spec(args.seed.seed.wrapping_add(runs)), &How::default());
-        (runs, steps, cycles) = (runs + 1, steps + outcome.steps, cycles + outcome.cycles);
-    }
-    let time = watch.elapsed();
     if cfg!(debug_assertions) {
         console.narrate("lurch: this is a debug build; figures are for --release");
     }
-    for (what, total) in [("runs", runs), ("steps", steps), ("cycles", cycles)] {
-        let name = format!("{}/{what}", scenario.name);
-        console.say(&format!("{name}: {} a second ({total} in {:.1} s)", rate(total, time), time.as_secs_f64()))?;
-        console.json(&BenchJson { r#type: "bench", name, per_s: rate(total, time), total, seconds: time.as_secs_f64() })?;
+    let mut workspace = Workspace::new();
+    let plain = measure(args, |seed| run(&mut workspace, &selection.spec(seed), &How::default()));
+    let hosted = measure(args, |seed| host::run(&selection.spec(seed)).outcome);
+    for (name, sum) in [(scenario.name.to_owned(), &plain), (format!("{}/hosted", scenario.name), &hosted)] {
+        for (what, total) in [("runs", sum.runs), ("steps", sum.steps), ("cycles", sum.cycles)] {
+            let name = format!("{name}/{what}");
+            let (per_s, seconds) = (rate(total, sum.time), sum.time.as_secs_f64());
+            console.say(&format!("{name}: {per_s} a second ({total} in {seconds:.1} s)"))?;
+            console.json(&BenchJson { r#type: "bench", name, per_s, total, seconds })?;
+        }
+        let (a_run, a_step) = (sum.seconds_each(sum.runs), sum.seconds_each(sum.steps));
+        let steps = sum.steps / sum.runs.max(1);
+        console.say(&format!("{name}: {steps} steps a run, {:.1} us a run, {:.0} ns a step", a_run * 1e6, a_step * 1e9))?;
     }
-    console.say(&format!("{}/steps a run: {}", scenario.name, steps / runs.max(1)))?;
+    let times = |of: fn(&Sum) -> u64| hosted.seconds_each(of(&hosted)) / plain.seconds_each(of(&plain));
+    console.say(&format!(
+        "the host level costs {:.2} times a plain step, {:.2} times a plain run; its programs replace the scenario's, so its runs are others",
+        times(|sum| sum.steps),
+        times(|sum| sum.runs)
+    ))?;
     Ok(Exit::Clean)
+}
+
+/// What was measured.
+#[derive(Default)]
+struct Sum {
+    runs: u64,
+    steps: u64,
+    cycles: u64,
+    time: Duration,
+}
+
+impl Sum {
+    fn seconds_each(&self, of: u64) -> f64 {
+        self.time.as_secs_f64() / of.max(1) as f64
+    }
+}
+
+/// Runs seed after seed for half of the budget.
+fn measure(args: &Args, mut run: impl FnMut(u64) -> Outcome) -> Sum {
+    let mut sum = Sum::default();
+    // The first run measures the profile that the others share.
+    run(args.seed.seed);
+    let watch = Stopwatch::start();
+    while sum.runs == 0 || watch.elapsed() < args.time_budget / 2 {
+        let outcome = run(args.seed.seed.wrapping_add(sum.runs));
+        (sum.runs, sum.steps, sum.cycles) = (sum.runs + 1, sum.steps + outcome.steps, sum.cycles + outcome.cycles);
+    }
+    sum.time = watch.elapsed();
+    sum
 }

@@ -5,6 +5,8 @@ use serde::Serialize;
 use super::args::JobsFlag;
 use super::console::Console;
 use super::{CommandError, Exit};
+use crate::golden;
+use crate::host;
 use crate::report::json::CanariesJson;
 use crate::run::{How, RunSpec, Workspace, run};
 use crate::scenario;
@@ -14,6 +16,8 @@ use crate::{defect::Defects, names, scenario::Settings};
 
 /// Seeds tried for each scenario.
 const SEEDS: [u64; 3] = [0, 1, 0x5eed];
+/// Kernels tried under the host level.
+const HOSTED_KERNELS: [&str; 3] = ["v2", "tip", "tip-reclaim"];
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Args {
@@ -72,6 +76,23 @@ pub(super) fn command(args: &Args, console: &mut Console) -> Result<Exit, Comman
         check(console, &format!("determinism of {}", scenario.name), faults.is_empty(), &detail)?;
     }
 
+    let differences = match golden::differences() {
+        Ok(differences) => differences,
+        Err(fault) => vec![fault],
+    };
+    deterministic &= differences.is_empty();
+    let detail = if differences.is_empty() { "as every build before".to_owned() } else { differences.join("; ") };
+    check(console, "golden trace hashes", differences.is_empty(), &detail)?;
+
+    let faults: Vec<String> = HOSTED_KERNELS.iter().filter_map(|kernel| compare_hosted(kernel).err()).collect();
+    deterministic &= faults.is_empty();
+    let detail = if faults.is_empty() {
+        format!("update-with-dma on {}, twice on a thread, on two threads: the same", HOSTED_KERNELS.join(", "))
+    } else {
+        faults.join("; ")
+    };
+    check(console, "determinism of the host level", faults.is_empty(), &detail)?;
+
     let caught = canaries::run_all(args.jobs.jobs());
     for one in &caught {
         let name = format!("canary {}", one.canary.defect.id());
@@ -97,6 +118,23 @@ fn check(console: &mut Console, name: &str, ok: bool, detail: &str) -> Result<()
     console.json(&CheckJson { r#type: "check", check: name.to_owned(), ok, detail: detail.to_owned() })?;
     console.flush()?;
     Ok(())
+}
+
+/// A hosted run of a kernel, again and elsewhere.
+fn compare_hosted(kernel: &str) -> Result<(), String> {
+    let (outgoing, incoming) = names::kernels(kernel)?;
+    let scenario = names::scenario("update-with-dma")?;
+    let policy = sim::policy::PolicySpec::default();
+    let selection = Selection { scenario, outgoing, incoming, defects: Defects::NONE, policy, fail_nth: None, settings: Settings::new() };
+    let spec = selection.spec(SEEDS[1]);
+    let first = host::run(&spec).outcome.trace_hash;
+    let other = || host::run(&spec).outcome.trace_hash;
+    let threads = crossbeam::scope(|scope| [scope.spawn(|_| other()), scope.spawn(|_| other())].map(|thread| thread.join().unwrap_or(0)));
+    let threads = threads.map_err(|_| format!("{kernel}: panicked on another thread"))?;
+    match [other(), threads[0], threads[1]].into_iter().find(|&hash| hash != first) {
+        None => Ok(()),
+        Some(hash) => Err(format!("{kernel}: trace hash {first:016x} became {hash:016x}")),
+    }
 }
 
 /// The same run in every way there is.

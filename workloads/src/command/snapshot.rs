@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::args::{RunFlags, SeedFlag};
 use super::console::Console;
 use super::{CommandError, Exit};
+use crate::inspect::At;
 use crate::names;
 use crate::run::{How, Workspace, run};
 
@@ -14,9 +15,9 @@ use crate::run::{How, Workspace, run};
 pub(super) struct Args {
     /// The scenario (`lurch list scenarios`).
     scenario: String,
-    /// When: `kexec`, or a mark (`lurch list marks`).
-    #[arg(long, value_name = "MARK", env = "LURCH_AT", default_value = "kexec")]
-    at: String,
+    /// When: `kexec`, `adoption`, `finish`, or a mark (`lurch list marks`).
+    #[arg(long, value_name = "MARK", env = "LURCH_AT", default_value = "kexec", value_parser = At::parse)]
+    at: At,
     #[command(flatten)]
     flags: RunFlags,
     #[command(flatten)]
@@ -36,12 +37,11 @@ struct SnapshotJson<'a> {
 pub(super) fn command(args: &Args, console: &mut Console) -> Result<Exit, CommandError> {
     let scenario = names::scenario(&args.scenario).map_err(CommandError::Usage)?;
     let spec = args.flags.selection(scenario)?.spec(args.seed.seed);
-    let how = How { snapshot_at: Some(&args.at), ..How::default() };
+    let how = How { snapshot_at: Some(args.at), ..How::default() };
     let outcome = run(&mut Workspace::new(), &spec, &how);
     if outcome.snapshots.is_empty() {
-        let at = names::shortened(&args.at, 40);
-        let reason =
-            format!("this run never came to `{at}` (it ended: {}); next: --seed N, or lurch list marks", outcome.verdict.kind.name());
+        let (at, ended) = (args.at.name(), outcome.verdict.kind.name());
+        let reason = format!("this run never came to `{at}` (it ended: {ended}); next: --seed N, or lurch list marks");
         return Err(CommandError::NothingSelected(reason));
     }
     for (nr, (at, text)) in outcome.snapshots.iter().enumerate() {

@@ -118,10 +118,21 @@ pub struct Fds {
     pub ioas: i32,
 }
 
+impl Fds {
+    /// No VM: setting it up or taking it back failed.
+    pub const NONE: Fds = Fds { memfd: -1, iommufd: -1, vfio: -1, ioas: -1 };
+
+    /// True when all files are there.
+    pub const fn are_open(&self) -> bool {
+        self.memfd >= 0 && self.iommufd >= 0 && self.vfio >= 0
+    }
+}
+
 /// See the module.
 #[derive(Default)]
 pub struct Mailbox {
-    requests: RefCell<[VecDeque<Request>; NR_CLIENTS]>,
+    /// Each with the generation of the program that issued it.
+    requests: RefCell<[VecDeque<(u8, Request)>; NR_CLIENTS]>,
     answers: RefCell<VecDeque<(Client, i64)>>,
     busy: Cell<u32>,
     era: Cell<u8>,
@@ -132,10 +143,13 @@ impl Mailbox {
         Object::queue(0xf00 + client as u64)
     }
 
-    /// Puts a request in; the client's proxy goes on with the next burst.
-    pub fn post(&self, core: &Core, client: Client, request: Request) {
-        self.requests.borrow_mut()[client as usize].push_back(request);
-        core.wake(Self::object(client));
+    /// Puts a request of a program of generation `era` in; the client's proxy goes on with the next burst, or when its kernel has
+    /// booted. A request to a kernel that has ended is nobody's.
+    pub fn post(&self, core: &Core, era: u8, client: Client, request: Request) {
+        if era >= self.era.get() {
+            self.requests.borrow_mut()[client as usize].push_back((era, request));
+            core.wake(Self::object(client));
+        }
     }
 
     /// Takes an answer out.
@@ -160,7 +174,7 @@ pub fn serve(process: &Process, mailbox: &Rc<Mailbox>) {
     mailbox.busy.set(0);
     // Requests of programs that ran on the kernel before are gone with it.
     for queue in mailbox.requests.borrow_mut().iter_mut() {
-        queue.clear();
+        queue.retain(|(era, _)| *era >= process.t.k.era);
     }
     for client in [Client::Agent, Client::Vmm] {
         let (process, mailbox) = (process.clone(), mailbox.clone());
@@ -176,7 +190,7 @@ pub fn serve(process: &Process, mailbox: &Rc<Mailbox>) {
 async fn proxy(process: Process, mailbox: Rc<Mailbox>, client: Client) {
     loop {
         let request = mailbox.requests.borrow_mut()[client as usize].pop_front();
-        let Some(request) = request else {
+        let Some((_, request)) = request else {
             process.t.machine.core.block(Mailbox::object(client)).await;
             continue;
         };

@@ -19,6 +19,9 @@ use crate::run::{Outcome, RunSpec};
 
 /// Steps the machine node performs before it lets other nodes run.
 pub const BURST: u64 = 64;
+/// Bursts after which a hosted run is ended by the bound `bursts`: programs that wait for each other never end by themselves, and
+/// a machine that waits for them performs no step that could be counted.
+pub const BURSTS_MAX: u64 = 50_000;
 
 /// What a hosted run came to.
 #[derive(Clone, Debug)]
@@ -32,7 +35,7 @@ pub struct Hosted {
 }
 
 /// Runs `spec` under the host level. Where the spec's scenario has agents and neighbours of its own, here the nodes take their place:
-/// the spec gives kernels, topology, defects, policy and seed.
+/// the spec gives kernels, topology, defects, policy and seed. The same spec gives the same outcome on every host and thread.
 pub fn run(spec: &RunSpec) -> Hosted {
     // A constant sets this seed apart from every stream of the engine.
     let seed = spec.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x686f_7374;

@@ -8,7 +8,7 @@
 //! | --- | --- |
 //! | holes, fallocate, truncate, hole punch, seals, order-9 folios, pins, migration out of CMA | swap, reclaim, page tables of users, memcg accounting but its failure |
 //!
-//! Assumed: a pin is one count and one reference, for folios of any order; migration copies in one step, since the folio is
+//! Assumed: a pin is one count and one reference a page, for folios of any order; migration copies in one step, since the folio is
 //! locked, unmapped and frozen meanwhile.
 //!
 //! Source: mm/shmem.c, mm/memfd.c, mm/gup.c (mainline, 2026).
@@ -118,6 +118,11 @@ pub async fn memfd_alloc_file(t: &Task, size: u64, seals: u32, huge: bool) -> Pt
 /// memfd_create(2), ftruncate and sealing against resizing, as a VMM does it; the descriptor.
 pub async fn sys_memfd_create(t: &Task, files: Ptr<Files>, nr_pages: u32) -> i32 {
     sys_memfd_create_flags(t, files, nr_pages, F_SEAL_SEAL | F_SEAL_GROW | F_SEAL_SHRINK, false).await
+}
+
+/// As [`sys_memfd_create`], with huge pages where they fit.
+pub async fn sys_memfd_create_huge(t: &Task, files: Ptr<Files>, nr_pages: u32) -> i32 {
+    sys_memfd_create_flags(t, files, nr_pages, F_SEAL_SEAL | F_SEAL_GROW | F_SEAL_SHRINK, true).await
 }
 
 /// As [`sys_memfd_create`] with seals and huge pages as asked.
@@ -356,12 +361,26 @@ pub async fn memfd_pin_folio(t: &Task, file: Ptr<File>, index: u64) -> Ptr<Page>
     Ptr::err(-EBUSY)
 }
 
+/// `folio_add_pins()`, mm/gup.c: `pins` more pins of a folio that is pinned, one for each further page in use.
+pub async fn folio_add_pins(t: &Task, page: Ptr<Page>, pins: u32) {
+    t.rmw(page.at(Page::REFCOUNT).cast::<u32>(), |old| Some(old + pins)).await;
+    t.rmw(page.at(Page::PINCOUNT), |old| Some(old + pins)).await;
+}
+
 /// `unpin_folio()`: drops a pin of [`memfd_pin_folio`].
 pub async fn unpin_folio(t: &Task, page: Ptr<Page>) {
+    unpin_folio_pages(t, page, 1).await;
+}
+
+/// `gup_put_folio()`, mm/gup.c: drops the pins of `nr` pages of a folio at once.
+pub async fn unpin_folio_pages(t: &Task, page: Ptr<Page>, nr: u32) {
     let order = folio_order(t, page).await;
-    let old = t.rmw(page.at(Page::PINCOUNT), |old| (old > 0).then(|| old - 1)).await;
-    t.warn_on(old == 0, "unpin_folio: not pinned");
+    let old = t.rmw(page.at(Page::PINCOUNT), |old| (old >= nr).then(|| old - nr)).await;
+    t.warn_on(old < nr, "unpin_folio: not pinned");
     t.machine.note(verb::UNPINNED, [page_to_pfn(t, page).0, u64::from(order), 0, 0]);
+    if nr > 1 {
+        t.rmw(page.at(Page::REFCOUNT).cast::<u32>(), |old| Some(old.wrapping_sub(nr - 1))).await;
+    }
     folio_put(t, page).await;
 }
 

@@ -196,6 +196,12 @@ async fn free_unref_folio(t: &Task, page: Ptr<Page>) {
     t.machine.give_frames(page_to_pfn(t, page), order as u8);
 }
 
+/// `compound_head()`: the head of the folio that a page belongs to.
+pub async fn compound_head(t: &Task, page: Ptr<Page>) -> Ptr<Page> {
+    let head = t.read_once(page.at(Page::LRU_NEXT)).await;
+    if head & 1 != 0 { Ptr::new(head - 1) } else { page }
+}
+
 /// `folio_order()`.
 pub async fn folio_order(t: &Task, page: Ptr<Page>) -> u8 {
     t.read(page.at(Page::ORDER)).await.min(u32::from(MAX_ORDER)) as u8

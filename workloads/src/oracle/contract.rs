@@ -155,6 +155,7 @@ pub const ROWS: &[Row] = &[
     row(call::RETRIEVE_SESSION, ENOENT, When::NothingHandedOver),
     row(call::RETRIEVE_SESSION, EINVAL, When::Overlapped),
     row(call::RETRIEVE_SESSION, EIO, When::NothingHandedOver),
+    row(call::CREATE_SESSION, EIO, When::NothingHandedOver),
     row(call::RETRIEVE_FD, ENOENT, When::TokenUnknown),
     // Series v2 and later: iommufd files cannot be retrieved yet.
     row(call::RETRIEVE_FD, EOPNOTSUPP, When::Always),

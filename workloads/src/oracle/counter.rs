@@ -103,6 +103,10 @@ impl Oracle for Counter {
         kinds::STORE | kinds::FETCHED | kinds::FRAMES_FREED | kinds::INJECTED | kinds::DMA | kinds::JUMPED | kinds::NOTE
     }
 
+    fn verbs(&self) -> u64 {
+        kinds::verbs(&[verb::MARK, verb::UNMAP_BEGIN, verb::UNMAP_END, verb::ADOPTED, verb::FLB_OP])
+    }
+
     fn on_event(&mut self, event: &Event, view: &View<'_>) -> Option<Finding> {
         match event.kind {
             EventKind::Store { pa, old, new, .. } if old != new && view.memory.frame(pa).is_some_and(|frame| is_table(frame.tag)) => {

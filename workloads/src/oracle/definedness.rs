@@ -11,7 +11,6 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use iommu_model::addr::Pa;
 use sim::memory::{FrameState, Tag};
 use sim::oracle::{Finding, Oracle, View};
 use sim::trace::{Event, EventKind};
@@ -56,6 +55,10 @@ impl Oracle for Definedness {
         kinds::NOTE
     }
 
+    fn verbs(&self) -> u64 {
+        kinds::verbs(&[verb::BEFORE_JUMP])
+    }
+
     fn on_event(&mut self, event: &Event, view: &View<'_>) -> Option<Finding> {
         let EventKind::Note { verb: verb::BEFORE_JUMP, .. } = event.kind else { return None };
         let ledger = self.ledger.borrow();
@@ -67,11 +70,10 @@ impl Oracle for Definedness {
                 if frame.state != FrameState::Owned || frame.slab != 0 || !CONTAINERS.contains(&frame.tag) {
                     continue;
                 }
-                let Some(at) = (pfn << 12..(pfn + 1) << 12).step_by(8).find(|at| !view.memory.ram.is_defined(Pa(*at), 8)) else { continue };
-                let at = (at..at + 8).find(|at| !view.memory.ram.is_defined(Pa(*at), 1)).unwrap_or(at);
+                let Some(at) = view.memory.ram.first_undefined(pfn) else { continue };
                 let details = vec![
-                    format!("byte {:#x} of the block at pa {:#x} was never written", at - pa.0, pa.0),
-                    inspect::describe(view.memory, Pa(at)),
+                    format!("byte {:#x} of the block at pa {:#x} was never written", at.0 - pa.0, pa.0),
+                    inspect::describe(view.memory, at),
                 ];
                 return finding("definedness", format!("undefined-byte-handed-over: {}", tag::name(frame.tag)), event, details);
             }
@@ -84,6 +86,7 @@ impl Oracle for Definedness {
 mod tests {
     use super::super::testing::Bench;
     use super::*;
+    use iommu_model::addr::Pa;
 
     // Goal: one byte that nobody wrote is found in a container, and is nobody's business in guest memory.
     #[test]

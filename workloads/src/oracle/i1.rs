@@ -110,6 +110,10 @@ impl Oracle for Reachable {
         kinds::FRAMES_FREED | kinds::FRAMES_TAKEN | kinds::FETCHED | kinds::NOTE
     }
 
+    fn verbs(&self) -> u64 {
+        kinds::verbs(&[verb::UNPINNED])
+    }
+
     fn on_event(&mut self, event: &Event, view: &View<'_>) -> Option<Finding> {
         match event.kind {
             EventKind::Fetched { device: Some(device), pa, .. } => self.fetched(event, view, usize::from(device.0), pa),

@@ -42,7 +42,7 @@ impl Allocation {
         if let Some(bad) = frames.clone().find(|pfn| ledger.handed.has(*pfn) && !ledger.restored.has(*pfn)) {
             return finding("I5", "preserved-memory-is-handed-out", event, details(bad));
         }
-        if ledger.phase > Phase::EarlyBoot {
+        if ledger.phase != Phase::EarlyBoot {
             return None;
         }
         let outside = frames.clone().find(|pfn| view.memory.frames.get(*pfn as usize).is_none_or(|frame| !frame.scratch))?;
@@ -64,6 +64,10 @@ impl Oracle for Allocation {
 
     fn interests(&self) -> u32 {
         kinds::FRAMES_TAKEN | kinds::NOTE
+    }
+
+    fn verbs(&self) -> u64 {
+        kinds::verbs(&[verb::BEFORE_JUMP])
     }
 
     fn on_event(&mut self, event: &Event, view: &View<'_>) -> Option<Finding> {

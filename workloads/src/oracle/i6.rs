@@ -45,6 +45,10 @@ impl Oracle for RestoreOnce {
         kinds::NOTE | kinds::JUMPED
     }
 
+    fn verbs(&self) -> u64 {
+        kinds::verbs(&[verb::KHO_RESTORED])
+    }
+
     fn on_event(&mut self, event: &Event, view: &View<'_>) -> Option<Finding> {
         let args = match event.kind {
             EventKind::Jumped { .. } => {

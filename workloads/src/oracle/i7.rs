@@ -67,6 +67,10 @@ impl Oracle for Immutable {
         kinds::STORE | kinds::NOTE | kinds::JUMPED
     }
 
+    fn verbs(&self) -> u64 {
+        kinds::verbs(&[verb::IMMUTABLE, verb::DOMAIN_PRESERVED, verb::DOMAIN_UNPRESERVED, verb::DOMAIN_FREED])
+    }
+
     fn on_event(&mut self, event: &Event, view: &View<'_>) -> Option<Finding> {
         match event.kind {
             EventKind::Store { pa, old, new, .. } => {

@@ -74,6 +74,10 @@ impl Oracle for BeforeInvalidation {
         kinds::FRAMES_FREED | kinds::FETCHED | kinds::NOTE
     }
 
+    fn verbs(&self) -> u64 {
+        kinds::verbs(&[verb::UNPINNED])
+    }
+
     fn on_event(&mut self, event: &Event, view: &View<'_>) -> Option<Finding> {
         match event.kind {
             EventKind::Fetched { device: Some(_), pa, .. } => self.fetched(event, view, pa),

@@ -111,6 +111,10 @@ impl Oracle for DomainIds {
         kinds::NOTE | kinds::JUMPED
     }
 
+    fn verbs(&self) -> u64 {
+        kinds::verbs(&[verb::DOMAIN_ID, verb::DEVICE_ATTACHED])
+    }
+
     fn on_event(&mut self, event: &Event, _view: &View<'_>) -> Option<Finding> {
         match event.kind {
             EventKind::Jumped { .. } => {

@@ -9,7 +9,7 @@ use iommu_model::addr::{Bdf, Pa};
 use iommu_model::cache::context::ContextTarget;
 use iommu_model::spec::vtd::context::{CONTEXT_ENTRY_BYTES, ContextEntry, TT_PASS_THROUGH};
 use iommu_model::spec::vtd::root::{ROOT_ENTRY_BYTES, RootEntry};
-use iommu_model::spec::vtd::second_stage::{ENTRY_BYTES, LEVEL_BITS, SecondStageEntry, TABLE_ENTRIES};
+use iommu_model::spec::vtd::second_stage::{LEVEL_BITS, SecondStageEntry, TABLE_ENTRIES};
 use iommu_model::vtd::Unit;
 use sim::device::Fabric;
 use sim::memory::{FrameState, Memory};
@@ -98,12 +98,14 @@ fn read_node(memory: &Memory, node: Pa, level: u32, prefix: u64, budget: &mut u3
     if !node.is_aligned(4096) || word(memory, node).is_none() {
         return Err("a tracker node is outside RAM");
     }
-    for index in 0..512u64 {
-        *budget = budget.checked_sub(1).ok_or("the tracker is too large")?;
-        let value = memory.ram.load(Pa(node.0 + index * 8), 8);
+    let mut read = 0;
+    for (index, &value) in (0..512u64).zip(memory.ram.frame_words(node.0 >> 12)) {
         if value == 0 {
             continue;
         }
+        // What was skipped was read, too.
+        *budget = budget.checked_sub(index as u32 + 1 - read).ok_or("the tracker is too large")?;
+        read = index as u32 + 1;
         if level > 0 {
             let below = prefix | index << (15 + 9 * (level - 1));
             read_node(memory, Pa(value), level - 1, below, budget, out)?;
@@ -116,6 +118,7 @@ fn read_node(memory: &Memory, node: Pa, level: u32, prefix: u64, budget: &mut u3
             out.push(decode_key(key).ok_or("a tracker key has no meaning")?);
         }
     }
+    *budget = budget.checked_sub(512 - read).ok_or("the tracker is too large")?;
     Ok(())
 }
 
@@ -203,13 +206,16 @@ impl<'a> Reach<'a> {
         if levels == 1 && !self.pages {
             return false;
         }
-        for index in 0..TABLE_ENTRIES {
-            let Some(left) = self.budget.checked_sub(1) else { return false };
-            self.budget = left;
-            let entry = SecondStageEntry::from_bits(self.memory.ram.load(Pa(table.0 + index * ENTRY_BYTES), 8));
-            if !entry.read() && !entry.write() {
-                continue;
-            }
+        let memory = self.memory;
+        let mut read = 0;
+        for (index, bits) in present_entries(memory.ram.frame_words(table.0 >> 12)) {
+            // What was skipped was read, too.
+            let Some(left) = self.budget.checked_sub(index + 1 - read) else {
+                self.budget = 0;
+                return false;
+            };
+            (self.budget, read) = (left, index + 1);
+            let entry = SecondStageEntry::from_bits(bits);
             let next = Pa(entry.frame() << 12);
             let leaf = levels == 1 || entry.page_size();
             let stop = match leaf {
@@ -221,12 +227,23 @@ impl<'a> Reach<'a> {
                 return true;
             }
         }
+        self.budget = self.budget.saturating_sub(TABLE_ENTRIES as u32 - read);
         false
     }
 
     fn wide(&self, pa: Pa) -> Option<u128> {
         Some(u128::from(word(self.memory, pa)?) | u128::from(word(self.memory, Pa(pa.0 + 8))?) << 64)
     }
+}
+
+/// The entries of a table that permit something, with their places. Tables are nearly empty: many are looked at at once.
+fn present_entries(table: &[u64]) -> impl Iterator<Item = (u32, u64)> {
+    const PERMITS: u64 = SecondStageEntry::new().with_read(true).with_write(true).into_bits();
+    const GROUP: usize = 32;
+    let (groups, rest) = table.as_chunks::<GROUP>();
+    assert!(rest.is_empty(), "a table has a multiple of {GROUP} entries");
+    let used = groups.iter().enumerate().filter(|(_, group)| group.iter().fold(0, |all, entry| all | entry) & PERMITS != 0);
+    used.flat_map(|(nr, group)| ((nr * GROUP) as u32..).zip(group.iter().copied())).filter(|(_, entry)| entry & PERMITS != 0)
 }
 
 /// The device and the role under which live tables, from the root table each unit uses now, reach a byte of

@@ -1,4 +1,4 @@
-//! Bits of the kinds of events, for interest masks.
+//! Bits of the kinds of events, for interest masks; and of the words of the workload.
 
 use iommu_model::addr::{Iova, Pa, Pfn};
 use sim::memory::Tag;
@@ -38,5 +38,16 @@ pub(super) const DMA: u32 = DMA_ISSUED | DMA_TRANSLATED | DMA_FAULTED | DMA_LAND
 pub(super) const STATUS_WRITTEN: u32 = EventKind::StatusWritten { unit: UnitId(0), pa: NOWHERE, data: 0 }.bit();
 /// A generation ended.
 pub(super) const JUMPED: u32 = EventKind::Jumped { era: 0 }.bit();
+/// The union of the bits of the given words, for [`Oracle::verbs`](sim::oracle::Oracle::verbs).
+pub(super) const fn verbs(list: &[Verb]) -> u64 {
+    let mut mask = 0;
+    let mut i = 0;
+    while i < list.len() {
+        mask |= list[i].bit();
+        i += 1;
+    }
+    mask
+}
+
 /// A word of the workload.
 pub(super) const NOTE: u32 = EventKind::Note { verb: Verb(0), args: [0; 4] }.bit();

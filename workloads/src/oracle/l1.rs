@@ -108,6 +108,10 @@ impl Oracle for Quiescent {
         kinds::NOTE | kinds::JUMPED
     }
 
+    fn verbs(&self) -> u64 {
+        kinds::verbs(&[verb::QUIESCENT])
+    }
+
     fn on_event(&mut self, event: &Event, view: &View<'_>) -> Option<Finding> {
         match event.kind {
             EventKind::Jumped { .. } => {

@@ -49,6 +49,10 @@ impl Oracle for Finished {
         kinds::NOTE
     }
 
+    fn verbs(&self) -> u64 {
+        kinds::verbs(&[verb::ALL_FINISHED])
+    }
+
     fn on_event(&mut self, event: &Event, view: &View<'_>) -> Option<Finding> {
         let EventKind::Note { verb: verb::ALL_FINISHED, .. } = event.kind else { return None };
         let ledger = self.ledger.borrow();

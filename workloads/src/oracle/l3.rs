@@ -68,6 +68,10 @@ impl Oracle for Records {
         kinds::NOTE
     }
 
+    fn verbs(&self) -> u64 {
+        kinds::verbs(&[verb::BEFORE_JUMP])
+    }
+
     fn on_event(&mut self, event: &Event, view: &View<'_>) -> Option<Finding> {
         let EventKind::Note { verb: verb::BEFORE_JUMP, .. } = event.kind else { return None };
         let ledger = self.ledger.borrow();

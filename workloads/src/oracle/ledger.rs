@@ -726,6 +726,11 @@ impl Oracle for Keeper {
         kinds::INJECTED | kinds::DMA | kinds::JUMPED | kinds::NOTE
     }
 
+    fn verbs(&self) -> u64 {
+        // The most frequent words are of no use to it.
+        !kinds::verbs(&[verb::CALL, verb::MARK, verb::WARN, verb::USER_RETURN, verb::KHO_RESERVED])
+    }
+
     fn on_event(&mut self, event: &Event, view: &View<'_>) -> Option<Finding> {
         let mut ledger = self.0.borrow_mut();
         let ledger = &mut *ledger;

@@ -44,6 +44,10 @@ impl Oracle for Unpreserve {
         kinds::NOTE | kinds::JUMPED
     }
 
+    fn verbs(&self) -> u64 {
+        kinds::verbs(&[verb::FILE_OP, verb::QUIESCENT])
+    }
+
     fn on_event(&mut self, event: &Event, _view: &View<'_>) -> Option<Finding> {
         match event.kind {
             EventKind::Jumped { .. } => {

@@ -90,6 +90,10 @@ impl Oracle for Flb {
         kinds::NOTE | kinds::JUMPED
     }
 
+    fn verbs(&self) -> u64 {
+        kinds::verbs(&[verb::FLB_OP])
+    }
+
     fn on_event(&mut self, event: &Event, _view: &View<'_>) -> Option<Finding> {
         match event.kind {
             EventKind::Jumped { .. } => {

@@ -83,6 +83,10 @@ impl Oracle for Unexplained {
         kinds::NOTE | kinds::JUMPED
     }
 
+    fn verbs(&self) -> u64 {
+        kinds::verbs(&[verb::USER_RETURN, verb::WARN])
+    }
+
     fn on_event(&mut self, event: &Event, view: &View<'_>) -> Option<Finding> {
         match event.kind {
             EventKind::Jumped { .. } => {

@@ -32,6 +32,9 @@ impl Oracle for CallerTrack {
     fn interests(&self) -> u32 {
         EventKind::Note { verb: Verb(0), args: [0; 4] }.bit()
     }
+    fn verbs(&self) -> u64 {
+        verb::CALL.bit()
+    }
     fn on_event(&mut self, event: &Event, _: &View<'_>) -> Option<Finding> {
         if let EventKind::Note { verb: verb::CALL, args } = event.kind {
             let mut callers = self.0.borrow_mut();

@@ -49,7 +49,7 @@ pub struct How<'a> {
     /// After the list ends or diverges go on with this policy, seeded by the spec.
     pub then: Option<PolicySpec>,
     /// Take a snapshot of the decoded state at this mark.
-    pub snapshot_at: Option<&'a str>,
+    pub snapshot_at: Option<crate::inspect::At>,
 }
 
 /// Runs `spec`.
@@ -97,7 +97,7 @@ impl Run {
 
     fn build(workspace: &mut Workspace, spec: &RunSpec, policy: Box<dyn Policy>, how: &How<'_>, host: Option<Rc<Mailbox>>) -> Run {
         let core = Rc::new(Core::new(policy));
-        let plan = Plan::draw(&core, &spec.settings);
+        let plan = Plan::draw(&core, &spec.scenario.weights, &spec.settings);
         let topo = plan.topo.clone();
         let mut memory = workspace.take_memory(topo.nr_frames as usize);
         describe_memory(&mut memory, &topo);
@@ -107,8 +107,8 @@ impl Run {
         let callers = Rc::new(RefCell::new(Callers::default()));
         let mut oracles = oracle::all_in(&topo, &counts, oracle::Context { incompatible: spec.outgoing != spec.incoming });
         oracles.push(Box::new(CallerTrack(callers.clone())));
-        if let Some(mark) = how.snapshot_at {
-            oracles.push(Box::new(crate::inspect::Snapshotter::new(mark, spec.outgoing, &topo, snapshots.clone())));
+        if let Some(at) = how.snapshot_at {
+            oracles.push(Box::new(crate::inspect::Snapshotter::new(at, snapshots.clone())));
         }
         let machine = Machine::new(core.clone(), memory, fabric, oracles, how.keep_log);
         let mut engine = Engine::new(core);

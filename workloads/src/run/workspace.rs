@@ -8,7 +8,8 @@ use super::profile::{RunProfile, measure};
 /// Buffers and profiles of one worker thread. Nothing in it changes the outcome of a run.
 #[derive(Default)]
 pub struct Workspace {
-    memory: Option<Memory>,
+    /// At most one of each size.
+    memories: Vec<Memory>,
     profiles: Vec<(String, std::rc::Rc<RunProfile>)>,
 }
 
@@ -19,17 +20,18 @@ impl Workspace {
     }
 
     pub(super) fn take_memory(&mut self, nr_frames: usize) -> Memory {
-        match self.memory.take() {
-            Some(mut memory) if memory.frames.len() == nr_frames => {
+        match self.memories.iter().position(|memory| memory.frames.len() == nr_frames) {
+            Some(at) => {
+                let mut memory = self.memories.swap_remove(at);
                 memory.reset();
                 memory
             }
-            _ => Memory::new(nr_frames),
+            None => Memory::new(nr_frames),
         }
     }
 
     pub(super) fn give_memory(&mut self, memory: Memory) {
-        self.memory = Some(memory);
+        self.memories.push(memory);
     }
 
     /// The profile that runs like `spec` schedule by: measured once, in a run that the spec's scenario, kernels, defects and

@@ -28,6 +28,8 @@ pub const PARAMETERS: &[Parameter] = &[
     Parameter { key: "pages", max: 4096, about: "pages of guest memory per VM" },
     Parameter { key: "mappings", max: 64, about: "mappings per IOAS" },
     Parameter { key: "updates", max: 3, about: "updates in a row" },
+    Parameter { key: "huge", max: 1, about: "guest memory of each VM begins with a huge page (1) or has none (0)" },
+    Parameter { key: "slots", max: 120, about: "objects in an array page of the IOMMU FLB (0: as many as fit)" },
     Parameter { key: "steps", max: 10_000_000, about: "bound on the steps of a run" },
 ];
 
@@ -67,6 +69,8 @@ pub struct Weights {
     pub finish: u8,
     /// Map/unmap, and a second update after the first or after an abort.
     pub reuse: u8,
+    /// Guest memory with a huge page, and whole 2 MiB mappings: one VM in `31 / huge + 1`.
+    pub huge: u8,
     /// How failures are injected.
     pub faults: Faults,
 }

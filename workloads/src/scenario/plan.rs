@@ -6,7 +6,7 @@ use iommu_model::addr::{Bdf, Iova, Pa};
 use sim::engine::{ChoiceKind, Core};
 use smallvec::SmallVec;
 
-use super::Settings;
+use super::{Settings, Weights};
 use crate::topology::{DeviceTopology, Topology, UnitTopology};
 
 /// One mapping of guest memory: pages of the VM's memfd at an IOVA.
@@ -29,6 +29,10 @@ pub struct VmPlan {
     pub bdf: Bdf,
     /// Pages of its memfd.
     pub pages: u32,
+    /// Where its guest maps most: the border of a table.
+    pub border: Iova,
+    /// The memfd begins with a huge page.
+    pub huge: bool,
     /// What is mapped from the start.
     pub mappings: SmallVec<[Mapping; 4]>,
 }
@@ -42,12 +46,23 @@ pub struct Plan {
     pub vms: Vec<VmPlan>,
     /// Updates in a row.
     pub updates: u32,
+    /// Objects in an array page of the IOMMU FLB, where it is lowered so that arrays grow after few objects. A narrowing point.
+    pub slots: Option<u64>,
 }
 
 /// Frames of the machine. Enough for two kernels' metadata and several VMs; small enough to be set up in microseconds.
 const NR_FRAMES: u32 = 1024;
+/// Frames of a machine that has VMs with huge pages.
+const NR_FRAMES_HUGE: u32 = 4096;
+/// Most VMs with a huge page in one machine.
+const HUGE_VMS_MAX: usize = 3;
 /// Base of the first unit's registers (typical of client chipsets).
 const REGISTER_BASE: u64 = 0xfed9_0000;
+
+/// A share of `weight` in `weight + others`, in 1/1024.
+fn share(weight: u8, others: u32) -> u32 {
+    u32::from(weight) * 1024 / (u32::from(weight) + others)
+}
 
 fn pick<T: Copy>(core: &Core, options: &[T]) -> T {
     options[core.choose(ChoiceKind::Workload, options.len() as u32) as usize]
@@ -57,8 +72,13 @@ impl Plan {
     /// Pages of the VM that the host level's VMM sets up.
     pub const HOSTED_PAGES: u32 = 4;
 
-    /// Draws a plan. `settings` fix what they name.
-    pub fn draw(core: &Core, settings: &Settings) -> Plan {
+    /// Addresses behind a border of tables, beside where guest memory begins.
+    pub const BORDERS: [u64; 4] = [0x20_0000, 0x4000_0000, 0x5_0000, 0x8020_0000];
+    /// Pages of a huge page.
+    pub const HUGE_PAGES: u32 = 512;
+
+    /// Draws a plan by a scenario's weights. `settings` fix what they name.
+    pub fn draw(core: &Core, weights: &Weights, settings: &Settings) -> Plan {
         let fixed = |key: &str| settings.get(key).copied();
         let nr_devices = fixed("devices").map_or_else(|| pick(core, &[1, 1, 2]), |n| n.clamp(1, 8) as u32);
         let nr_units = if nr_devices > 1 { pick(core, &[1, 2]) } else { 1 };
@@ -85,21 +105,32 @@ impl Plan {
         // The hole is not aligned to a large block, so that blocks around it end at odd places.
         let hole = pick(core, &[(900, 900), (767, 771)]);
         let hole = hole.0..hole.1;
+        let mut vms: Vec<VmPlan> = devices.iter().map(|device| Plan::draw_vm(core, device.bdf, weights, &fixed)).collect();
+        for vm in vms.iter_mut().filter(|vm| vm.huge).skip(HUGE_VMS_MAX) {
+            vm.huge = false;
+        }
+        let huge = vms.iter().any(|vm| vm.huge);
+        // A larger machine needs more room for its page descriptors, which an incoming kernel has in scratch.
+        let scratch = if huge { 4..260 } else { 4..132 };
+        let image = scratch.end + 8;
         let topo = Topology {
-            nr_frames: NR_FRAMES,
+            nr_frames: if huge { NR_FRAMES_HUGE } else { NR_FRAMES },
             holes: if hole.is_empty() { Vec::new() } else { vec![hole] },
             firmware: 0..1,
-            scratch: 4..132,
-            image: 140..140 + crate::kernel::IMAGE_FRAMES,
+            scratch,
+            image: image..image + crate::kernel::IMAGE_FRAMES,
             units,
             devices,
         };
-        let vms = topo.devices.iter().map(|device| Plan::draw_vm(core, device.bdf, &fixed)).collect();
-        let updates = fixed("updates").map_or(1, |n| n.clamp(1, 3) as u32);
-        Plan { topo: Rc::new(topo), vms, updates }
+        let more = weights.reuse > 0 && weights.finish > 0 && core.odds(ChoiceKind::Workload, share(weights.reuse, 4));
+        let updates = fixed("updates").map_or_else(|| if more { pick(core, &[2, 3]) } else { 1 }, |n| n.clamp(1, 3) as u32);
+        let slots = fixed("slots").unwrap_or_else(|| pick(core, &[0, 0, 1, 2, 3]));
+        Plan { topo: Rc::new(topo), vms, updates, slots: (slots > 0).then_some(slots) }
     }
 
-    fn draw_vm(core: &Core, bdf: Bdf, fixed: &impl Fn(&str) -> Option<u64>) -> VmPlan {
+    fn draw_vm(core: &Core, bdf: Bdf, weights: &Weights, fixed: &impl Fn(&str) -> Option<u64>) -> VmPlan {
+        let huge = weights.huge > 0 && core.odds(ChoiceKind::Workload, share(weights.huge, 31));
+        let huge = fixed("huge").map_or(huge, |n| n > 0);
         let pages = fixed("pages").map_or_else(|| pick(core, &[1, 2, 4, 8]), |n| n.clamp(1, 256) as u32);
         let nr_mappings = fixed("mappings").map_or_else(|| pick(core, &[1, 2, 3]), |n| n.clamp(1, 64) as u32).min(pages);
         // Guest addresses start at 0; further mappings lie beside it, behind the next table border, or far up.
@@ -114,6 +145,7 @@ impl Plan {
                 writable: true,
             })
             .collect();
-        VmPlan { bdf, pages, mappings }
+        let border = Iova(pick(core, &Plan::BORDERS));
+        VmPlan { bdf, pages, border, huge, mappings }
     }
 }

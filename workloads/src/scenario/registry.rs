@@ -15,6 +15,7 @@ const WHOLE: Weights = Weights {
     reboot: 4,
     finish: 4,
     reuse: 0,
+    huge: 1,
     faults: Faults::Never,
 };
 
@@ -24,7 +25,7 @@ static SCENARIOS: [Scenario; 7] = [
         about: "a whole update with DMA running through it: preserve, reboot, adopt, retrieve, finish; concurrent maps and unmaps",
         requires: &[Mark::KexecReached, Mark::AdoptionDone, Mark::FinishReached],
         kernel: "tip-reclaim",
-        weights: Weights { map: 1, unmap: 1, pressure: 1, other_session: 1, ..WHOLE },
+        weights: Weights { map: 1, unmap: 1, pressure: 1, other_session: 1, reuse: 1, ..WHOLE },
     },
     Scenario {
         name: "flb-retrieve-enomem",
@@ -59,7 +60,7 @@ static SCENARIOS: [Scenario; 7] = [
         about: "unmaps under running DMA: tables and pages go back to the allocator only after the invalidation",
         requires: &[Mark::TableFreed],
         kernel: "tip",
-        weights: Weights { map: 4, unmap: 8, pressure: 4, reboot: 1, ..WHOLE },
+        weights: Weights { map: 4, unmap: 8, pressure: 4, reboot: 1, huge: 16, ..WHOLE },
     },
     Scenario {
         name: "any",
@@ -76,6 +77,7 @@ static SCENARIOS: [Scenario; 7] = [
             reboot: 1,
             finish: 1,
             reuse: 1,
+            huge: 1,
             faults: Faults::One { per_1024: 512 },
         },
     },

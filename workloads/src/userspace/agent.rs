@@ -65,7 +65,10 @@ pub(super) async fn update(p: &Process, vms: &[Vm], name: u64) {
                 let loaded = p.kexec_load().await;
                 if loaded == 0 {
                     p.reboot().await;
-                    p.t.mark(Mark::RebootUnwound);
+                    // Refused. What refused it may be over.
+                    if below(&core, 2) == 1 {
+                        p.reboot().await;
+                    }
                 }
             }
         }
@@ -77,7 +80,7 @@ pub(super) async fn update(p: &Process, vms: &[Vm], name: u64) {
         p.t.machine.note(verb::QUIESCENT, [0; 4]);
         for vm in vms {
             for _ in 0..below(&core, u32::from(weights.reuse) + 1) {
-                vm.guest_operation(p).await;
+                vm.guest_operation(p, 0).await;
             }
         }
         if !chance(&core, weights.reuse.saturating_mul(4)) {

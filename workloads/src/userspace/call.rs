@@ -135,6 +135,9 @@ calls! {
     /// Creates guest memory of `pages` pages, sealed against resizing.
     memfd_create(pages: u32) -> i32 = MemfdCreate, [u64::from(pages), 0],
         async |p: &Process, pages| memfd::sys_memfd_create(&p.t, p.files, pages).await;
+    /// As [`Process::memfd_create`], with huge pages where they fit.
+    memfd_create_huge(pages: u32) -> i32 = MemfdCreate, [u64::from(pages), 1],
+        async |p: &Process, pages| memfd::sys_memfd_create_huge(&p.t, p.files, pages).await;
     /// Opens iommufd.
     iommufd_open() -> i32 = IommufdOpen, [0, 0],
         async |p: &Process| iommufd::sys_iommufd_open(&p.t, p.files).await;

@@ -50,7 +50,7 @@ pub(super) async fn run(p: Process) {
             }
             for vm in &vms {
                 for _ in 0..below(&core, u32::from(weights.reuse) + 1) {
-                    vm.guest_operation(&p).await;
+                    vm.guest_operation(&p, 0).await;
                 }
             }
             if u32::from(p.t.k.era) < env.plan.updates {

@@ -9,7 +9,7 @@ use super::{Helpers, Process, below, chance};
 use crate::errno::EBUSY;
 use crate::kernel::kexec::group_of;
 use crate::mark::Mark;
-use crate::scenario::{Mapping, VmPlan};
+use crate::scenario::{Mapping, Plan, VmPlan};
 use crate::verb;
 
 /// What a VMM tells its successor across the update: in real life a file beside the session.
@@ -52,7 +52,7 @@ pub(super) fn hwpt_token(index: usize) -> u64 {
 impl Vm {
     /// Sets a VM up: memory, address space, device, mappings; then lets the device run.
     pub async fn set_up(p: &Process, index: usize, plan: &VmPlan) -> Vm {
-        let memfd = p.memfd_create(plan.pages).await;
+        let memfd = if plan.huge { p.memfd_create_huge(Plan::HUGE_PAGES + plan.pages).await } else { p.memfd_create(plan.pages).await };
         let iommufd = p.iommufd_open().await;
         let vfio = p.vfio_open(plan.bdf).await;
         let device = p.vfio_bind(vfio, iommufd).await;
@@ -99,22 +99,28 @@ impl Vm {
         }
     }
 
-    /// One operation of the running guest: a map or an unmap, drawn by weight.
-    pub async fn guest_operation(&self, p: &Process) {
+    /// One operation of the running guest: a map or an unmap, drawn by weight. `thread` tells the threads of a VMM apart: what they
+    /// map does not overlap.
+    pub async fn guest_operation(&self, p: &Process, thread: u32) {
         let core = &p.t.machine.core;
         let weights = &p.t.k.env.scenario.weights;
         let total = u32::from(weights.map) + u32::from(weights.unmap);
         if total == 0 {
             return;
         }
+        if self.plan.huge && thread == 0 && weights.map > 0 && below(core, 3) == 0 {
+            self.collapse(p).await;
+            return;
+        }
         let known = p.t.k.env.vm(self.index).mappings.clone();
         if below(core, total) < u32::from(weights.map) || known.is_empty() {
             // A new range beside, or behind a table border of, what is there; or one that is taken already.
-            let borders = [0x20_0000u64, 0x4000_0000, 0x5_0000, 0x8020_0000];
-            let border = borders[below(core, borders.len() as u32) as usize];
+            let at = below(core, 4 * Plan::BORDERS.len() as u32) as usize;
+            let border = Plan::BORDERS.get(at).copied().unwrap_or(self.plan.border.0);
             let slot = u64::from(below(core, 3)) << 16;
             let page = below(core, self.plan.pages.min(8));
-            let mapping = Mapping { iova: Iova(border + slot + 0x3000), page, pages: 1, writable: true };
+            let iova = Iova(border + slot + 0x3000 + u64::from(thread) * 0x4000);
+            let mapping = Mapping { iova, page, pages: 1, writable: true };
             if !known.iter().any(|other| overlaps(other, &mapping)) {
                 self.map(p, mapping).await;
             }
@@ -125,18 +131,45 @@ impl Vm {
         }
     }
 
-    /// Starts a thread of the VMM that issues a few guest operations.
-    pub fn spawn_guest(&self, p: &Process, helpers: &Rc<Helpers>) {
+    /// Maps the huge page as a whole, where small mappings are taken away first if there are any.
+    async fn collapse(&self, p: &Process) {
         let core = &p.t.machine.core;
-        let nr = 1 + below(core, 3);
+        let known = p.t.k.env.vm(self.index).mappings.clone();
+        let at = below(core, Plan::BORDERS.len() as u32 + known.len().min(16) as u32) as usize;
+        let near = Plan::BORDERS.get(at).copied().unwrap_or_else(|| known[at - Plan::BORDERS.len()].iova.0);
+        let border = near & !((u64::from(Plan::HUGE_PAGES) << 12) - 1);
+        let huge = Mapping { iova: Iova(border), page: 0, pages: Plan::HUGE_PAGES, writable: true };
+        for mapping in known.iter().filter(|mapping| overlaps(mapping, &huge)) {
+            self.unmap(p, *mapping, false).await;
+        }
+        self.map(p, huge).await;
+    }
+
+    /// Starts threads of the VMM that issue a few guest operations each.
+    pub fn spawn_guest(&self, p: &Process, helpers: &Rc<Helpers>) {
+        // More than one mapper more often where maps are what is searched.
+        let threads = match p.t.k.env.scenario.weights.map {
+            0 => 1,
+            1..4 => 1 + below(&p.t.machine.core, 3) / 2,
+            _ => 1 + below(&p.t.machine.core, 3),
+        };
+        for thread in 0..threads {
+            self.spawn_thread(p, helpers, thread);
+        }
+    }
+
+    fn spawn_thread(&self, p: &Process, helpers: &Rc<Helpers>, thread: u32) {
+        let core = &p.t.machine.core;
+        let nr = 1 + below(core, 3 + u32::from(p.t.k.env.scenario.weights.unmap / 4));
         let (vm, process, helpers) = (self.clone(), p.clone(), helpers.clone());
         helpers.started();
         let group = group_of(p.t.k.era);
         let machine = p.t.machine.clone();
-        machine.spawn_from_step(&format!("vmm{}/map", self.index), group, sim::engine::Life::Finite, move |cpu| async move {
+        let name = if thread == 0 { format!("vmm{}/map", self.index) } else { format!("vmm{}/map{thread}", self.index) };
+        machine.spawn_from_step(&name, group, sim::engine::Life::Finite, move |cpu| async move {
             let process = process.on(cpu);
             for _ in 0..nr {
-                vm.guest_operation(&process).await;
+                vm.guest_operation(&process, thread).await;
                 if chance(&process.t.machine.core, 1) {
                     process.t.relax().await;
                 }

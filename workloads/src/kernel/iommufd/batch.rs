@@ -13,8 +13,8 @@ use super::pages::{IoptPages, iopt_pages_add_npinned, iopt_pages_sub_npinned};
 use crate::errno::Errno;
 use crate::kernel::Task;
 use crate::kernel::iommu::{Domain, iommu_iova_to_phys, iommu_map, iommu_unmap};
-use crate::kernel::memfd::{memfd_pin_folio, unpin_folio};
-use crate::kernel::mm::{Gfp, page_to_phys, pfn_to_page};
+use crate::kernel::memfd::{folio_add_pins, memfd_pin_folio, unpin_folio_pages};
+use crate::kernel::mm::{Gfp, compound_head, folio_order, page_to_pfn, pfn_to_page};
 
 /// Runs in a batch. A narrowing point: the kernel has 21 on the stack and up to 341 in a page.
 pub const PFN_BATCH_RUNS: usize = 4;
@@ -37,18 +37,23 @@ impl PfnBatch {
 
     /// `batch_add_pfn()`: false when the frame continues no run and all runs are used.
     pub fn add_pfn(&mut self, pfn: u64) -> bool {
+        self.add_pfn_num(pfn, 1)
+    }
+
+    /// `batch_add_pfn_num()`: as [`PfnBatch::add_pfn`] for `nr` frames in a row.
+    pub fn add_pfn_num(&mut self, pfn: u64, nr: u32) -> bool {
         if let Some(last) = self.end.checked_sub(1)
             && pfn == self.pfns[last] + u64::from(self.npfns[last])
         {
-            self.npfns[last] += 1;
+            self.npfns[last] += nr;
         } else if self.end == PFN_BATCH_RUNS {
             return false;
         } else {
             self.pfns[self.end] = pfn;
-            self.npfns[self.end] = 1;
+            self.npfns[self.end] = nr;
             self.end += 1;
         }
-        self.total_pfns += 1;
+        self.total_pfns += u64::from(nr);
         true
     }
 }
@@ -102,14 +107,23 @@ pub async fn batch_unpin(t: &Task, batch: &PfnBatch, pages: Ptr<IoptPages>, npag
     while cur < batch.end && left != 0 {
         let mut i = 0;
         while i < u64::from(batch.npfns[cur]) && left != 0 {
-            let page = pfn_to_page(t, Pfn(batch.pfns[cur] + i));
-            unpin_folio(t, page).await;
-            i += 1;
-            left -= 1;
+            let nr = left.min(u64::from(batch.npfns[cur]) - i);
+            let done = unpin_run(t, Pfn(batch.pfns[cur] + i), nr).await;
+            i += done;
+            left -= done;
         }
         cur += 1;
     }
     iopt_pages_sub_npinned(t, pages, npages - left).await;
+}
+
+/// `unpin_user_page_range_dirty_lock()` for the folio that begins a run of `nr` frames: how many of them were its pages.
+async fn unpin_run(t: &Task, pfn: Pfn, nr: u64) -> u64 {
+    let folio = compound_head(t, pfn_to_page(t, pfn)).await;
+    let end = page_to_pfn(t, folio).0 + (1 << folio_order(t, folio).await);
+    let nr = nr.min(end.saturating_sub(pfn.0)).max(1);
+    unpin_folio_pages(t, folio, nr as u32).await;
+    nr
 }
 
 /// `iopt_area_index_to_iova()`.
@@ -138,8 +152,9 @@ pub struct PfnReader {
     /// The domain that stores the pfns of this area already, or NULL: then they are pinned here.
     storage: Ptr<Domain>,
     last_index: u64,
-    /// A frame that was pinned and did not fit the batch (`user.ufolios` beyond `batch_end_index`).
-    ahead: Option<Pfn>,
+    /// Pages of a folio that were pinned and did not fit the batch (`user.ufolios` beyond `batch_end_index`): the first frame, and
+    /// how many.
+    ahead: Option<(Pfn, u32)>,
 }
 
 impl PfnReader {
@@ -168,24 +183,31 @@ pub async fn pfn_reader_next(t: &Task, pfns: &mut PfnReader) -> Errno {
         return 0;
     }
     while pfns.batch_end_index <= pfns.last_index {
-        let pfn = match pfns.ahead.take() {
-            Some(pfn) => pfn,
+        let (pfn, nr) = match pfns.ahead.take() {
+            Some(ahead) => ahead,
             None => {
                 let file = t.read(pfns.pages.at(IoptPages::FILE)).await;
-                let first = t.read(pfns.pages.at(IoptPages::START)).await / PAGE_SIZE;
-                let page = memfd_pin_folio(t, file, first + pfns.batch_end_index).await;
-                if let Some(errno) = page.errno() {
+                let index = t.read(pfns.pages.at(IoptPages::START)).await / PAGE_SIZE + pfns.batch_end_index;
+                let folio = memfd_pin_folio(t, file, index).await;
+                if let Some(errno) = folio.errno() {
                     return -errno;
                 }
-                iopt_pages_add_npinned(t, pfns.pages, 1).await;
-                page_to_phys(t, page).pfn()
+                // Folios lie in the file at multiples of their size.
+                let nr_pages = 1u64 << folio_order(t, folio).await;
+                let offset = index & (nr_pages - 1);
+                let nr = (nr_pages - offset).min(pfns.last_index + 1 - pfns.batch_end_index);
+                if nr > 1 {
+                    folio_add_pins(t, folio, nr as u32 - 1).await;
+                }
+                iopt_pages_add_npinned(t, pfns.pages, nr).await;
+                (Pfn(page_to_pfn(t, folio).0 + offset), nr as u32)
             }
         };
-        if !pfns.batch.add_pfn(pfn.0) {
-            pfns.ahead = Some(pfn);
+        if !pfns.batch.add_pfn_num(pfn.0, nr) {
+            pfns.ahead = Some((pfn, nr));
             break;
         }
-        pfns.batch_end_index += 1;
+        pfns.batch_end_index += u64::from(nr);
     }
     0
 }
@@ -193,9 +215,10 @@ pub async fn pfn_reader_next(t: &Task, pfns: &mut PfnReader) -> Errno {
 /// `pfn_reader_release_pins()`: drops the pins of the unfinished batch. Their pages may be mapped in the domains before the one that
 /// failed; the caller unmaps there next, in this order in the kernel, too.
 pub async fn pfn_reader_release_pins(t: &Task, pfns: &mut PfnReader) {
-    if let Some(pfn) = pfns.ahead.take() {
-        unpin_folio(t, pfn_to_page(t, pfn)).await;
-        iopt_pages_sub_npinned(t, pfns.pages, 1).await;
+    if let Some((pfn, nr)) = pfns.ahead.take() {
+        let folio = compound_head(t, pfn_to_page(t, pfn)).await;
+        unpin_folio_pages(t, folio, nr).await;
+        iopt_pages_sub_npinned(t, pfns.pages, u64::from(nr)).await;
     }
     if pfns.batch_start_index != pfns.batch_end_index {
         if pfns.storage.is_null() {

@@ -130,7 +130,8 @@ pub(crate) fn prep_slab_page(t: &Task, pa: Pa) {
     });
 }
 
-/// Writes the descriptors of a block: head count 1 and order, tails count 0, or count 1 and order 0 each when `split`.
+/// Writes the descriptors of a block: head count 1 and order, tails count 0 and the head's address with bit 0 set in the word that
+/// is a list link in heads, or count 1 and order 0 each when `split`.
 pub(crate) fn init_block(memory: &mut Memory, memmap: Pa, pfn: Pfn, order: u8, split: bool) {
     for i in 0..1u64 << order {
         let base = memmap.0 + (pfn.0 + i) * Page::BYTES;
@@ -140,5 +141,9 @@ pub(crate) fn init_block(memory: &mut Memory, memmap: Pa, pfn: Pfn, order: u8, s
         }
         memory.ram.store(Pa(base + u64::from(Page::REFCOUNT.offset)), 4, u64::from(head));
         memory.ram.store(Pa(base + u64::from(Page::ORDER.offset)), 4, if head && !split { u64::from(order) } else { 0 });
+        if !head {
+            let head = Ptr::<Page>::from_pa(Pa(memmap.0 + pfn.0 * Page::BYTES));
+            memory.ram.store(Pa(base + u64::from(Page::LRU_NEXT.offset)), 8, head.value() | 1);
+        }
     }
 }

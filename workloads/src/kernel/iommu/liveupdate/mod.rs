@@ -157,7 +157,9 @@ async fn alloc_object_slot(t: &Task, obj: Ptr<FlbObj>, array: Array) -> Ptr<HdrS
     let abi = abi(t);
     let mut page = t.read(obj.at(array.current())).await;
     let mut index = t.read(page.at(ARRAY_NR_OBJECTS)).await;
-    if index >= array.per_page(abi) {
+    // Scaled: the plan may lower the capacity, so that few objects fill a page.
+    let capacity = t.k.env.plan.slots.map_or(array.per_page(abi), |slots| slots.min(array.per_page(abi)));
+    if index >= capacity {
         let new: Ptr<ArrayPage> = kho_alloc_preserve(t, u64::from(ARRAY_PAGE_BYTES), array.tag()).await;
         if new.errno().is_some() {
             return new.cast();
