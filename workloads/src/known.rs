@@ -46,7 +46,30 @@ pub const LISTED: &[Known] = &[
         functions: &["memfd_luo_discard_folios", "memfd_luo_retrieve_folios", "shmem_evict_inode"],
         injected: &[2, 10, 19, 20, 21, 30, 46, 47],
     },
-    Known { id: "F3", kernels: ALL_REVISIONS, property: "I9", title: "domain-id-in-use-is-given-out", functions: &[], injected: &[201] },
+    Known {
+        id: "F3",
+        kernels: ALL_REVISIONS,
+        property: "I9",
+        title: "domain-id-in-use-is-given-out",
+        functions: &[],
+        injected: &[DOMAIN_ID_RESERVATION],
+    },
+    Known {
+        id: "F3",
+        kernels: ALL_REVISIONS,
+        property: "I3",
+        title: "dma-read-lands-outside-mapping",
+        functions: &[],
+        injected: &[DOMAIN_ID_RESERVATION],
+    },
+    Known {
+        id: "F3",
+        kernels: ALL_REVISIONS,
+        property: "I3",
+        title: "dma-write-lands-outside-mapping",
+        functions: &[],
+        injected: &[DOMAIN_ID_RESERVATION],
+    },
 ];
 
 /// The listed finding that a violation is, if any. `function` is where the acting program was.

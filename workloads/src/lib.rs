@@ -1,6 +1,6 @@
 //! What runs on the machine: the kernels under test, userspace, scenarios, planted defects, oracles, and the `lurch` command.
 
-#[cfg(not(madsim))]
+#[cfg(not(any(madsim, doc, doctest)))]
 compile_error!(
     "lurch needs `--cfg madsim` for the whole graph: RUSTFLAGS in the environment overrides .cargo/config.toml; unset it or add `--cfg madsim` to it"
 );

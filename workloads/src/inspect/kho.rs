@@ -102,11 +102,11 @@ fn node(d: &mut Decoder<'_>, at: Pa, level: usize, prefix: u64) -> Result<(), &'
             continue;
         }
         if level > 0 {
-            node(d, Pa(value), level - 1, prefix | index << (15 + 9 * (level as u32 - 1)))?;
+            node(d, Pa(value), level - 1, prefix | (index << (15 + 9 * (level as u32 - 1))))?;
             continue;
         }
         for bit in (0..64).filter(|bit| value >> bit & 1 != 0) {
-            let (pa, order) = decode_key(prefix | index * 64 | bit).ok_or("a key has no meaning")?;
+            let (pa, order) = decode_key(prefix | (index * 64) | bit).ok_or("a key has no meaning")?;
             if d.records.len() >= RECORDS_MAX {
                 return Err("too many records");
             }

@@ -140,10 +140,8 @@ impl Oracle for Snapshotter {
                     }
                 }
             }
-            EventKind::Note { verb: verb::MARK, args } if self.at != At::Kexec => {
-                if Mark::from_number(args[0]).map(At::Mark) == Some(self.at) {
-                    self.take(view.memory);
-                }
+            EventKind::Note { verb: verb::MARK, args } if Mark::from_number(args[0]).map(At::Mark) == Some(self.at) => {
+                self.take(view.memory);
             }
             _ => {}
         }

@@ -113,7 +113,7 @@ fn memory_of_nothing_and_of_ones_is_no_handover() {
         for pfn in 0..8 {
             ram.fill(Pa(pfn * 4096), 4096, word, true);
         }
-        for fdt in [0, 0x1000, 0x1004, 0x7000, 0x8000, u64::MAX & !0xfff, u64::MAX] {
+        for fdt in [0, 0x1000, 0x1004, 0x7000, 0x8000, !0xfff, u64::MAX] {
             assert!(decode(&ram, Pa(fdt)).contains("not readable"), "{word:#x} at {fdt:#x}");
         }
     }
