@@ -73,7 +73,7 @@ verbs! {
     DEVICE_PRESERVED = 32;
     /// Device unpreserve returned. Args: bdf, errno (0, or what made it return early).
     DEVICE_UNPRESERVED = 33;
-    /// An IOAS became immutable (args[1] = 1) or mutable (0). Args: domain pointer, state.
+    /// An IOAS became immutable (`args[1]` = 1) or mutable (0). Args: domain pointer, state.
     IMMUTABLE = 34;
 
     /// An FLB callback returned. Args: FLB number, operation (see [`FlbOp`]), errno.
@@ -82,7 +82,7 @@ verbs! {
     /// session pointer.
     FILE_OP = 41;
 
-    /// A domain id of a unit is taken (args[2] = 1) or given back (0). Args: unit, domain id, state, domain pointer.
+    /// A domain id of a unit is taken (`args[2]` = 1) or given back (0). Args: unit, domain id, state, domain pointer.
     DOMAIN_ID = 50;
     /// A device programmed by its driver may use an IOVA range from now on. Args: bdf, iova, bytes.
     DEVICE_PROGRAMMED = 51;

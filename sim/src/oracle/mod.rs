@@ -37,7 +37,7 @@ pub trait Oracle {
     fn name(&self) -> &'static str;
     /// The kinds of events it wants: a union of [`EventKind::bit`]s.
     fn interests(&self) -> u32;
-    /// Of the words of the workload, those it wants: a union of [`Verb::bit`]s. Asked only if its interests have the bit of notes.
+    /// Of the words of the workload, those it wants: a union of [`Verb::bit`](crate::trace::Verb::bit)s. Asked only if its interests have the bit of notes.
     fn verbs(&self) -> u64 {
         u64::MAX
     }

@@ -7,12 +7,12 @@
 //!
 //! | file | decodes |
 //! | --- | --- |
-//! | [`text`] | nothing: bounded reading, lines, names of frames |
-//! | [`fdt`] | flattened trees |
-//! | [`kho`] | root FDT, tracker, what is named but not preserved |
-//! | [`luo`] | LUO, sessions, files, FLBs |
-//! | [`files`] | `memfd_luo_ser`, `iommufd_ser`, `vfio_pci_core_device_ser` |
-//! | [`iommu`] | `iommu_flb_ser` with all below it |
+//! | `text` | nothing: bounded reading, lines, names of frames |
+//! | `fdt` | flattened trees |
+//! | `kho` | root FDT, tracker, what is named but not preserved |
+//! | `luo` | LUO, sessions, files, FLBs |
+//! | `files` | `memfd_luo_ser`, `iommufd_ser`, `vfio_pci_core_device_ser` |
+//! | `iommu` | `iommu_flb_ser` with all below it |
 //!
 //! A frame is named by what the structures above it say it is (`IOMMU page table#2`), numbered in the order in which the
 //! decoder meets it; its address stands behind the name. Entries stand in the order of their structure. The bytes are hostile:

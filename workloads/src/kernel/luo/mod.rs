@@ -1,7 +1,7 @@
 //! LUO, the live update orchestrator: sessions of preserved files, objects that live as long as such files (FLBs), and the
 //! serialisation of both when the system reboots into the next kernel.
 //!
-//! Map: [`session`] user interface; [`file`] preserve, retrieve, finish of one file; [`handler`] who does it, by kind of file;
+//! Map: [`session`] user interface; [`mod@file`] preserve, retrieve, finish of one file; [`handler`] who does it, by kind of file;
 //! [`preserved`] which files are preserved at all; [`flb`]; [`reboot`] the outgoing side of the update; [`incoming`] the incoming
 //! side; [`startup`] the outgoing structures of the next update.
 //!

@@ -1,6 +1,6 @@
 //! The incoming kernel: getters of what was handed over, and the restore of a domain (patches 08, 09, 11).
 //!
-//! Assumed where no code was to be had: the name of the wrapper that tip's consumers use ([`flb_get_incoming`]), and the order of
+//! Assumed where no code was to be had: the name of the wrapper that tip's consumers use (`flb_get_incoming`), and the order of
 //! unlock and put in tip's restore (unlock first).
 
 use iommu_model::addr::{Bdf, Pa};
