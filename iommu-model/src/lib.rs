@@ -12,6 +12,7 @@
 //! | --- | --- |
 //! | [`addr`] | typed addresses and ids |
 //! | [`request`] | the interface of a translation |
+//! | [`translator`] | the same as a trait, for any architecture |
 //! | [`provenance`] | which words a result was made from |
 //! | [`decision`] | the free decisions of the hardware |
 //! | [`timing`] | sizes and costs, each with its source |
@@ -37,6 +38,7 @@ pub mod provenance;
 pub mod request;
 pub mod spec;
 pub mod timing;
+pub mod translator;
 pub mod vtd;
 
 pub use addr::{Bdf, DomainId, Iova, PAGE_SHIFT, PAGE_SIZE, Pa, Pasid, Pfn};
@@ -47,7 +49,9 @@ pub use cache::pasid::{PasidEntryCached, PasidTarget, Stages};
 pub use cache::psc::PscEntry;
 pub use decision::{Decisions, Plain, Question};
 pub use provenance::{Provenance, ProvenanceId, SOURCES_MAX, SOURCES_NESTED_MAX, Source};
-pub use request::{Access, Busy, CacheHit, CacheKind, FaultInfo, FetchKind, Fetched, Message, Progress, Request, Translation, WalkId};
+pub use request::{
+    Access, Busy, CacheHit, CacheKind, Fault, FaultInfo, FetchKind, Fetched, Message, Progress, Request, Translation, WalkId,
+};
 pub use spec::vtd::fault::FaultReason;
 pub use timing::{Geometry, Params, Timing};
 pub use vtd::{

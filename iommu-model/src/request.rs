@@ -275,11 +275,37 @@ pub struct Translation {
     pub from: CacheHit,
 }
 
+/// Why a request was blocked, in the terms of its architecture.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[non_exhaustive]
+pub enum Fault {
+    /// VT-d fault reason.
+    Vtd(FaultReason),
+}
+
+impl Fault {
+    /// The architectural number: FR of VT-d.
+    #[must_use]
+    pub const fn code(self) -> u16 {
+        match self {
+            Self::Vtd(reason) => reason.0 as u16,
+        }
+    }
+
+    /// The VT-d reason, if it is one.
+    #[must_use]
+    pub const fn vtd(self) -> Option<FaultReason> {
+        match self {
+            Self::Vtd(reason) => Some(reason),
+        }
+    }
+}
+
 /// A blocked request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FaultInfo {
-    /// Architectural code.
-    pub reason: FaultReason,
+    /// Architectural reason.
+    pub reason: Fault,
     /// Requester id.
     pub source: Bdf,
     /// Faulting address.

@@ -13,11 +13,12 @@ use crate::cache::iotlb::page_shift;
 use crate::decision::Decisions;
 use crate::inspect::{self, UnitText};
 use crate::provenance::{Provenance, ProvenanceId};
-use crate::request::{Access, Busy, CacheHit, FaultInfo, Fetched, Progress, Request, Translation, WalkId};
+use crate::request::{Access, Busy, CacheHit, Fault, FaultInfo, Fetched, Progress, Request, Translation, WalkId};
 use crate::spec::vtd::fault::{FaultReason, FaultRecord};
 use crate::spec::vtd::register::CompletionStatus;
 use crate::spec::vtd::root::{RootTableAddress, TTM_LEGACY};
 use crate::timing::Params;
+use crate::translator::Translator;
 
 /// One remapping unit, from power-on.
 ///
@@ -202,7 +203,7 @@ impl Unit {
         self.walks.free(slot);
         let record = if prefetch { super::fault::Recorded::default() } else { self.faults.record(reason, &request, fault_disable, d) };
         Progress::Fault(FaultInfo {
-            reason,
+            reason: Fault::Vtd(reason),
             source: request.source,
             iova: request.iova,
             access: request.access,
@@ -293,5 +294,27 @@ impl Unit {
     #[must_use]
     pub const fn snapshot(&self) -> UnitText<'_> {
         inspect::unit(self)
+    }
+}
+
+impl Translator for Unit {
+    fn begin(&mut self, request: Request) -> Result<WalkId, Busy> {
+        Self::begin(self, request)
+    }
+
+    fn advance(&mut self, walk: WalkId, fetched: Option<Fetched>, d: &mut dyn Decisions) -> Progress {
+        Self::advance(self, walk, fetched, d)
+    }
+
+    fn cancel(&mut self, walk: WalkId) -> bool {
+        Self::cancel(self, walk)
+    }
+
+    fn last_provenance(&self) -> Provenance {
+        Self::last_provenance(self)
+    }
+
+    fn in_flight_count(&self) -> usize {
+        Self::in_flight_count(self)
     }
 }
