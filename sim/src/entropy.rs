@@ -29,11 +29,13 @@ pub enum Stream {
     Policy,
     /// When daemons get their turns.
     Turns,
+    /// Which plan of failures a run has, before it begins.
+    FaultPlan,
 }
 
 impl Stream {
     /// All streams.
-    pub const ALL: [Stream; 8] = [
+    pub const ALL: [Stream; 9] = [
         Stream::Schedule,
         Stream::Faults,
         Stream::Placement,
@@ -42,6 +44,7 @@ impl Stream {
         Stream::Poison,
         Stream::Policy,
         Stream::Turns,
+        Stream::FaultPlan,
     ];
 
     /// The name that goes into the key. At most 24 bytes; never changes.
@@ -55,6 +58,7 @@ impl Stream {
             Stream::Poison => "sim/poison",
             Stream::Policy => "sim/policy",
             Stream::Turns => "sim/turns",
+            Stream::FaultPlan => "sim/fault-plan",
         }
     }
 

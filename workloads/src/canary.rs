@@ -47,6 +47,23 @@ pub const ALL: &[Canary] = &[
         properties: &["availability"],
         runs: 400,
     },
+    Canary { defect: Defect::UnpreserveKeepsPins, scenario: "abort-and-reuse", kernel: "tip", properties: &["L1"], runs: 100 },
+    Canary { defect: Defect::RollbackKeepsImmutable, scenario: "preserve-fails-midway", kernel: "tip", properties: &["L1"], runs: 800 },
+    Canary {
+        defect: Defect::RollbackLeaksHold,
+        scenario: "preserve-fails-midway",
+        kernel: "tip",
+        properties: &["L1", "unexplained", "LOCK"],
+        runs: 2000,
+    },
+    Canary {
+        defect: Defect::PreserveFdStaysBusy,
+        scenario: "preserve-fails-midway",
+        kernel: "tip",
+        properties: &["unexplained", "L1"],
+        runs: 800,
+    },
+    Canary { defect: Defect::RestoreSkipsTable, scenario: "update-with-dma", kernel: "tip-reclaim", properties: &["adoption"], runs: 50 },
     Canary { defect: Defect::RollbackShort, scenario: "preserve-fails-midway", kernel: "tip", properties: &["L1"], runs: 400 },
     Canary {
         defect: Defect::TableInstallByStore,

@@ -91,7 +91,7 @@ impl<S: Scheduler> Policy for Drawn<S> {
             Choice::Of { kind, options } => self.stream(kind).below(options),
             Choice::Odds { kind, per_1024 } => u32::from(self.stream(kind).odds_1024(per_1024)),
             Choice::Fault { kind, nth, class } => {
-                let per_1024 = self.faults.per_1024(nth, class);
+                let per_1024 = self.faults.per_1024(kind, nth, class);
                 u32::from(match per_1024 {
                     0 => false,
                     1024.. => true,

@@ -27,7 +27,7 @@ pub use fault::FaultPlan;
 pub use pct::Pct;
 pub use portfolio::{PolicyError, PolicySpec};
 pub use pos::Pos;
-pub use profile::{Interesting, Profile, Profiler};
+pub use profile::{Fallible, Interesting, Profile, Profiler};
 pub use replay::Replay;
 pub use scheduler::Scheduler;
 pub use starve::Starve;

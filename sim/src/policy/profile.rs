@@ -25,6 +25,17 @@ pub struct Profile {
     pub parents: Vec<Option<ActorId>>,
     /// Objects that are worth interleaving, in ascending order: SURW draws one for each run.
     pub interesting: Vec<Interesting>,
+    /// Fallible calls by class, in ascending order.
+    pub fallible: Vec<Fallible>,
+}
+
+/// Fallible calls of one class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fallible {
+    /// The class, as the workload numbers them.
+    pub class: u16,
+    /// How often it was called in the run that called it most.
+    pub calls: u32,
 }
 
 /// One range of objects that at least two actors touch and at least one changes.
@@ -79,6 +90,8 @@ struct Counts {
     last: Option<ActorId>,
     /// By block of memory or exact object: is it written, and steps per actor.
     objects: BTreeMap<u64, (bool, Vec<u32>)>,
+    /// Fallible calls by class.
+    fallible: BTreeMap<u16, u32>,
 }
 
 impl Profiler {
@@ -110,7 +123,8 @@ impl Profiler {
             Interesting { start: Object(start), end: Object(start + bytes), per_actor }
         });
         let interesting = interesting.collect();
-        Profile { steps: self.most.steps, per_actor: self.most.per_actor, parents: self.most.parents, interesting }
+        let fallible = self.most.fallible.into_iter().map(|(class, calls)| Fallible { class, calls }).collect();
+        Profile { steps: self.most.steps, per_actor: self.most.per_actor, parents: self.most.parents, interesting, fallible }
     }
 
     fn end_run(&mut self) {
@@ -136,6 +150,10 @@ impl Counts {
             let most = self.objects.entry(object).or_default();
             most.0 |= written;
             rise(&mut most.1, &per_actor);
+        }
+        for (class, calls) in run.fallible {
+            let most = self.fallible.entry(class).or_default();
+            *most = calls.max(*most);
         }
     }
 
@@ -177,9 +195,13 @@ struct Watch {
 
 impl Policy for Watch {
     fn choose(&mut self, choice: Choice<'_>) -> u32 {
-        if let Choice::Schedule(enabled) = choice {
-            let mut counts = self.counts.borrow_mut();
-            enabled.ids.iter().for_each(|&id| counts.appear(id));
+        match choice {
+            Choice::Schedule(enabled) => {
+                let mut counts = self.counts.borrow_mut();
+                enabled.ids.iter().for_each(|&id| counts.appear(id));
+            }
+            Choice::Fault { class, .. } => *self.counts.borrow_mut().fallible.entry(class).or_default() += 1,
+            Choice::Of { .. } | Choice::Odds { .. } => {}
         }
         self.inner.choose(choice)
     }

@@ -2,6 +2,7 @@
 
 mod callers;
 mod env;
+mod faults;
 mod outcome;
 mod profile;
 mod spec;
@@ -9,7 +10,7 @@ mod verdict;
 mod workspace;
 
 pub use env::Env;
-pub use outcome::{ActorName, Counts, Outcome, Verdict, VerdictKind};
+pub use outcome::{ActorName, Counts, Failure, Outcome, Verdict, VerdictKind};
 pub use spec::RunSpec;
 pub use workspace::Workspace;
 
@@ -35,7 +36,7 @@ use crate::tag;
 use crate::topology::Topology;
 
 /// Steps after which a run is ended by the bound `steps`, unless `--set steps=N` says otherwise.
-pub const STEPS_MAX: u64 = 400_000;
+pub const STEPS_MAX: u64 = 2_000_000;
 /// Steps between two looks at the outside world: also the burst under madsim.
 const BURST: u64 = 1024;
 
@@ -52,8 +53,12 @@ pub struct How<'a> {
     pub snapshot_at: Option<crate::inspect::At>,
 }
 
-/// Runs `spec`.
+/// Runs `spec`: under the host level if it says so. There the nodes' own course belongs to the run, so it is drawn again from policy
+/// and seed, whatever choices were recorded.
 pub fn run(workspace: &mut Workspace, spec: &RunSpec, how: &How<'_>) -> Outcome {
+    if spec.is_hosted() {
+        return crate::host::run_keeping(spec, how.keep_log).outcome;
+    }
     let profile = workspace.profile(spec);
     let policy: Box<dyn Policy> = match how.replay {
         Some(list) => {
@@ -172,7 +177,7 @@ impl Run {
         if let Ok(machine) = Rc::try_unwrap(machine) {
             workspace.give_memory(machine.into_memory());
         }
-        let assumptions = verdict::assumptions(&spec);
+        let assumptions = verdict::assumptions(&spec, &counts);
         Outcome { verdict, steps, cycles, trace_hash, record, nr_fallible, counts, log, actors, divergence, snapshots, assumptions }
     }
 }

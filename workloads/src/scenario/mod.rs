@@ -29,6 +29,7 @@ pub const PARAMETERS: &[Parameter] = &[
     Parameter { key: "mappings", max: 64, about: "mappings per IOAS" },
     Parameter { key: "updates", max: 3, about: "updates in a row" },
     Parameter { key: "huge", max: 1, about: "guest memory of each VM begins with a huge page (1) or has none (0)" },
+    Parameter { key: "hosted", max: 1, about: "1: programs on madsim nodes issue the calls by message (flag --hosted)" },
     Parameter { key: "slots", max: 120, about: "objects in an array page of the IOMMU FLB (0: as many as fit)" },
     Parameter { key: "steps", max: 10_000_000, about: "bound on the steps of a run" },
 ];
@@ -80,8 +81,8 @@ pub struct Weights {
 pub enum Faults {
     /// None.
     Never,
-    /// One fallible call, drawn from the seed, in `per_1024` of the runs.
-    One {
+    /// A failure, a repeated one, a burst or a while of low memory, drawn from the seed, in `per_1024` of the runs.
+    Drawn {
         /// Share of runs with a failure.
         per_1024: u16,
     },
