@@ -13,6 +13,7 @@ mod portfolio;
 mod pos;
 mod profile;
 mod replay;
+mod rff;
 mod scheduler;
 mod starve;
 mod surw;
@@ -29,6 +30,7 @@ pub use portfolio::{PolicyError, PolicySpec};
 pub use pos::Pos;
 pub use profile::{Interesting, Profile, Profiler};
 pub use replay::Replay;
+pub use rff::{Before, Constraint, Rff, Site};
 pub use scheduler::Scheduler;
 pub use starve::Starve;
 pub use surw::{Surw, Urw};
@@ -46,12 +48,31 @@ pub trait Policy {
         let _ = (actor, op);
     }
 
+    /// Told that `after` goes on only because of what `before` has done so far: it was woken by it, or has seen it end.
+    fn ordered(&mut self, before: ActorId, after: ActorId) {
+        let _ = (before, after);
+    }
+
     /// Name with parameters, as `--policy` takes it (`pct:3`).
     fn name(&self) -> String;
 
     /// For replay: where the recorded list did not fit the run.
     fn divergence(&self) -> Option<Divergence> {
         None
+    }
+}
+
+/// A search that makes run after run until nothing is left: hands out one policy a run, each fit for the next run only.
+pub trait Explorer {
+    /// The policy for the next run; `None` when all have been made. The run before must be over.
+    fn next_policy(&mut self) -> Option<Box<dyn Policy>>;
+
+    /// True once the run at hand can only repeat what another run did or will do; it may be cut. Its verdict is true all the same.
+    fn is_redundant(&self) -> bool;
+
+    /// True when the search learns from a run's last step on what to try next, so that a failed check must not end the run.
+    fn needs_whole_runs(&self) -> bool {
+        false
     }
 }
 

@@ -8,9 +8,10 @@
 //! plenty) see more than one: an actor that returned early in one of them has its steps from another.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
+use super::rff::{Before, Site};
 use super::{Divergence, Policy};
 use crate::engine::{ActorId, Choice, Object, Op, OpKind};
 
@@ -36,6 +37,8 @@ pub struct Interesting {
     pub end: Object,
     /// Steps per actor that touch the range, indexed by [`ActorId::index`].
     pub per_actor: Vec<u32>,
+    /// From where the range is touched, in ascending order.
+    pub sites: Vec<Site>,
 }
 
 impl Interesting {
@@ -45,6 +48,9 @@ impl Interesting {
         op.object() < self.end && self.start.0 < op.object().0.saturating_add(u64::from(op.bytes().max(1)))
     }
 }
+
+/// Most sites kept for one object; a loop over a table has many.
+const SITES_MAX: usize = 64;
 
 /// Largest weight of one actor; keeps the sum over all actors below 2^32.
 const WEIGHT_MAX: u32 = 1 << 24;
@@ -77,8 +83,18 @@ struct Counts {
     per_actor: Vec<u32>,
     parents: Vec<Option<ActorId>>,
     last: Option<ActorId>,
-    /// By block of memory or exact object: is it written, and steps per actor.
-    objects: BTreeMap<u64, (bool, Vec<u32>)>,
+    /// What each actor did last, indexed by [`ActorId::index`].
+    before: Vec<Before>,
+    /// By block of memory or exact object.
+    objects: BTreeMap<u64, Block>,
+}
+
+/// Who touched an object.
+#[derive(Default)]
+struct Block {
+    written: bool,
+    per_actor: Vec<u32>,
+    sites: BTreeSet<Site>,
 }
 
 impl Profiler {
@@ -103,11 +119,11 @@ impl Profiler {
     pub fn finish(mut self) -> Profile {
         self.end_run();
         let block_bytes = self.counts.borrow().block_bytes;
-        let shared = |block: &(bool, Vec<u32>)| block.0 && block.1.iter().filter(|&&count| count > 0).count() > 1;
+        let shared = |block: &Block| block.written && block.per_actor.iter().filter(|&&count| count > 0).count() > 1;
         let blocks = self.most.objects.into_iter().filter(|(_, block)| shared(block));
-        let interesting = blocks.map(|(start, (_, per_actor))| {
+        let interesting = blocks.map(|(start, Block { per_actor, sites, .. })| {
             let bytes = if Object(start).is_memory() { block_bytes } else { 1 };
-            Interesting { start: Object(start), end: Object(start + bytes), per_actor }
+            Interesting { start: Object(start), end: Object(start + bytes), per_actor, sites: sites.into_iter().collect() }
         });
         let interesting = interesting.collect();
         Profile { steps: self.most.steps, per_actor: self.most.per_actor, parents: self.most.parents, interesting }
@@ -132,10 +148,11 @@ impl Counts {
         if run.parents.len() > self.parents.len() {
             self.parents = run.parents;
         }
-        for (object, (written, per_actor)) in run.objects {
+        for (object, mut block) in run.objects {
             let most = self.objects.entry(object).or_default();
-            most.0 |= written;
-            rise(&mut most.1, &per_actor);
+            most.written |= block.written;
+            most.sites.append(&mut block.sites);
+            rise(&mut most.per_actor, &block.per_actor);
         }
     }
 
@@ -143,6 +160,7 @@ impl Counts {
     fn appear(&mut self, actor: ActorId) {
         while self.per_actor.len() <= actor.index() {
             self.per_actor.push(0);
+            self.before.push(Before::default());
             self.parents.push(self.last);
         }
     }
@@ -151,6 +169,8 @@ impl Counts {
         self.appear(actor);
         self.steps += 1;
         self.last = Some(actor);
+        let before = self.before[actor.index()];
+        self.before[actor.index()] = before.then(op.kind());
         if op.is(OpKind::Yield) {
             return;
         }
@@ -161,9 +181,12 @@ impl Counts {
         let start = if op.object().is_memory() { op.object().0 & !(self.block_bytes - 1) } else { op.object().0 };
         let end = if op.object().is_memory() { op.object().0.saturating_add(u64::from(op.bytes().max(1))) } else { start + 1 };
         for block in (start..end).step_by(self.block_bytes as usize) {
-            let (written, per_actor) = self.objects.entry(block).or_default();
+            let Block { written, per_actor, sites } = self.objects.entry(block).or_default();
             *written |= op.kind().writes();
             per_actor.resize(per_actor.len().max(actor.index() + 1), 0);
+            if sites.len() < SITES_MAX {
+                sites.insert(Site::new(op.kind(), per_actor[actor.index()], before));
+            }
             per_actor[actor.index()] += 1;
         }
     }
@@ -187,6 +210,10 @@ impl Policy for Watch {
     fn performed(&mut self, actor: ActorId, op: Op) {
         self.counts.borrow_mut().count(actor, op);
         self.inner.performed(actor, op);
+    }
+
+    fn ordered(&mut self, before: ActorId, after: ActorId) {
+        self.inner.ordered(before, after);
     }
 
     fn name(&self) -> String {
@@ -241,7 +268,7 @@ mod tests {
 
     #[test]
     fn a_range_is_touched_by_what_overlaps_it() {
-        let range = Interesting { start: Object(0x1000), end: Object(0x1008), per_actor: vec![] };
+        let range = Interesting { start: Object(0x1000), end: Object(0x1008), per_actor: vec![], sites: vec![] };
         let write = |address, bytes| Op::new(OpKind::Write, Object(address), bytes);
         assert!(range.touches(&write(0x1000, 8)) && range.touches(&write(0xffc, 8)) && range.touches(&write(0x1007, 0)));
         assert!(!range.touches(&write(0x1008, 8)) && !range.touches(&write(0xff8, 8)));

@@ -1,0 +1,26 @@
+//! Mean schedules to the first bug, by policy, beside the published means. `cargo run --release -p sim --example search -- 100`
+//!
+//! Goal: see at one look what a policy is worth. Arguments: trials (20), most schedules a trial (10000), and which rows: `all` for
+//! every program, else those with published figures; then policies by name.
+
+use sim::programs::{Program, Search, Table};
+
+fn main() {
+    let mut args = std::env::args().skip(1);
+    let trials = args.next().and_then(|arg| arg.parse().ok()).unwrap_or(20);
+    let runs_max = args.next().and_then(|arg| arg.parse().ok()).unwrap_or(10_000);
+    let all = args.next().is_some_and(|arg| arg == "all");
+    let named: Vec<Search> = args.filter_map(|arg| Some(Search::Policy(arg.parse().ok()?))).collect();
+    let searches = if named.is_empty() { Search::all() } else { named };
+    let programs: Vec<Program> = Program::ALL.into_iter().filter(|program| all || program.published().is_some()).collect();
+    println!("{}", Table::heading(&searches));
+    let table = Table::measure(searches, &programs, trials, runs_max, |row| println!("{}", Table::line(row)));
+    let means: Vec<String> = (0..table.searches.len())
+        .filter_map(|column| Some(format!("{} {:.2}", table.searches[column], table.geometric_mean(column, runs_max)?)))
+        .collect();
+    println!(
+        "geometric means over the published rows: {}; published SURW {:.2}",
+        means.join(", "),
+        table.published_geometric_mean().unwrap_or(0.0)
+    );
+}

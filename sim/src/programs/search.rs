@@ -1,0 +1,236 @@
+//! The test-bench: how many schedules each way to search needs until the first bug, beside what was published.
+//!
+//! A trial runs a program with one seed after another until a run fails; no two trials share a seed. What is given is the mean over the
+//! trials that found the bug, and how many did. The profile (16 uniform runs) is made once for each program and not counted: the
+//! published counts leave out their profiling run as well.
+//!
+//! Published means are those of Zhao, Wolff, Mathur, Roychoudhury, "Selectively uniform concurrency testing" (ASPLOS 2025), made from
+//! the authors' data over 20 trials.
+
+use std::fmt;
+
+use super::Program;
+use crate::policy::{FaultPlan, PolicySpec, Profile};
+
+/// A way to search, as the test-bench runs it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Search {
+    /// One seed after another under this policy.
+    Policy(PolicySpec),
+}
+
+/// Outcome of the trials of one search on one program.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Found {
+    /// Trials made.
+    pub trials: u32,
+    /// Trials that found the bug.
+    pub found: u32,
+    /// Mean number of schedules up to and including the first that showed the bug, over the trials that found it; 0 if none did.
+    pub mean: f64,
+}
+
+/// What was published for a program: mean schedules to the first bug, and by how many of 20 trials it was found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Published {
+    /// SURW.
+    pub surw: (u32, u32),
+    /// PCT for bugs of depth 3.
+    pub pct3: (u32, u32),
+    /// POS.
+    pub pos: (u32, u32),
+    /// Random walk.
+    pub random: (u32, u32),
+}
+
+/// One program's line.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// The program.
+    pub program: Program,
+    /// One entry for each search of the table.
+    pub found: Vec<Found>,
+}
+
+/// Searches by programs.
+#[derive(Clone, Debug)]
+pub struct Table {
+    /// The searches, in the order of the columns.
+    pub searches: Vec<Search>,
+    /// The programs.
+    pub rows: Vec<Row>,
+}
+
+impl Search {
+    /// The searches that a table shows unless told otherwise.
+    pub fn all() -> Vec<Search> {
+        let specs = ["portfolio", "surw", "pos", "pct:3", "urw", "starve", "delay:2", "uniform"];
+        let specs = specs.map(|name| Search::Policy(name.parse().expect("the name of a policy")));
+        specs.to_vec()
+    }
+
+    /// Schedules until `program` fails for the first time in trial number `trial`; `None` when `runs_max` are not enough.
+    pub fn trial(self, program: Program, profile: &Profile, trial: u32, runs_max: u32) -> Option<u32> {
+        let first_seed = u64::from(trial) << 32;
+        match self {
+            Search::Policy(spec) => (0..runs_max)
+                .find(|&run| program.run(spec.build(first_seed + u64::from(run), profile, FaultPlan::Never)).is_bug())
+                .map(|run| run + 1),
+        }
+    }
+
+    /// `trials` trials of at most `runs_max` schedules each.
+    pub fn measure(self, program: Program, profile: &Profile, trials: u32, runs_max: u32) -> Found {
+        let counts: Vec<u32> = (0..trials).filter_map(|trial| self.trial(program, profile, trial, runs_max)).collect();
+        let mean = counts.iter().map(|&count| f64::from(count)).sum::<f64>() / (counts.len().max(1) as f64);
+        Found { trials, found: counts.len() as u32, mean }
+    }
+}
+
+impl fmt::Display for Search {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Search::Policy(spec) => spec.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = match (self.found, self.mean) {
+            (0, _) => "-".to_owned(),
+            (_, 0.0..100.0) => format!("{:.1}", self.mean),
+            _ => format!("{:.0}", self.mean),
+        };
+        let part = if self.found < self.trials { format!(" ({}/{})", self.found, self.trials) } else { String::new() };
+        f.pad(&(text + &part))
+    }
+}
+
+impl Published {
+    /// Headings of [`Published::entries`].
+    pub const NAMES: [&str; 4] = ["SURW", "PCT-3", "POS", "random"];
+
+    /// The four entries in the order of [`Published::NAMES`].
+    pub fn entries(self) -> [(u32, u32); 4] {
+        [self.surw, self.pct3, self.pos, self.random]
+    }
+}
+
+impl Program {
+    /// What was published for this program in this size, where we know it.
+    pub fn published(self) -> Option<Published> {
+        let all = |surw, pct3, pos, random| {
+            let by_all = |mean| (mean, if mean == 0 { 0 } else { 20 });
+            Some(Published { surw: by_all(surw), pct3: by_all(pct3), pos: by_all(pos), random: by_all(random) })
+        };
+        match self {
+            Program::Account => all(6, 4, 4, 18),
+            Program::BluetoothDriver => all(70, 112, 36, 215),
+            Program::CircularBuffer => all(3, 9, 2, 4),
+            Program::Deadlock01 => all(2, 13, 4, 3),
+            Program::Lazy01 => all(2, 5, 5, 21),
+            Program::Reorder { setters: 2, checkers: 1 } => all(7, 185, 86, 0),
+            Program::Reorder { setters: 9, checkers: 1 } => {
+                all(17, 3225, 0, 0).map(|published| Published { pct3: (3225, 16), ..published })
+            }
+            Program::Twostage { writers: 1, readers: 1 } => all(8, 13, 15, 464),
+            Program::Twostage { writers: 10, readers: 10 } => all(6, 159, 156, 0),
+            _ => None,
+        }
+    }
+}
+
+impl Table {
+    /// Measures every search on every program. `done` is called after each row.
+    pub fn measure(searches: Vec<Search>, programs: &[Program], trials: u32, runs_max: u32, mut done: impl FnMut(&Row)) -> Table {
+        let rows = programs.iter().map(|&program| {
+            let profile = program.profile();
+            let found = searches.iter().map(|search| search.measure(program, &profile, trials, runs_max)).collect();
+            let row = Row { program, found };
+            done(&row);
+            row
+        });
+        let rows = rows.collect();
+        Table { searches, rows }
+    }
+
+    /// Geometric mean, over the rows with published figures, of one search's means; a trial that found nothing counts `runs_max`
+    /// schedules. `None` without such rows.
+    pub fn geometric_mean(&self, column: usize, runs_max: u32) -> Option<f64> {
+        let rows = self.rows.iter().filter(|row| row.program.published().is_some());
+        let logarithms: Vec<f64> = rows
+            .map(|row| {
+                let found = row.found[column];
+                let (hits, misses) = (f64::from(found.found), f64::from(found.trials - found.found));
+                ((found.mean * hits + f64::from(runs_max) * misses) / (hits + misses)).ln()
+            })
+            .collect();
+        (!logarithms.is_empty()).then(|| (logarithms.iter().sum::<f64>() / logarithms.len() as f64).exp())
+    }
+
+    /// Geometric mean of the published means for SURW, the best of the published algorithms, over the rows of this table.
+    pub fn published_geometric_mean(&self) -> Option<f64> {
+        let logarithms: Vec<f64> =
+            self.rows.iter().filter_map(|row| row.program.published()).map(|published| f64::from(published.surw.0).ln()).collect();
+        (!logarithms.is_empty()).then(|| (logarithms.iter().sum::<f64>() / logarithms.len() as f64).exp())
+    }
+
+    /// The headings, aligned with [`Table::line`].
+    pub fn heading(searches: &[Search]) -> String {
+        let mut line = format!("{:<18}", "program");
+        searches.iter().for_each(|search| line.push_str(&format!(" {:>15}", search.to_string())));
+        line.push_str("  | published:");
+        Published::NAMES.iter().for_each(|name| line.push_str(&format!(" {name:>12}")));
+        line
+    }
+
+    /// One row as text.
+    pub fn line(row: &Row) -> String {
+        let mut line = format!("{:<18}", row.program.to_string());
+        row.found.iter().for_each(|found| line.push_str(&format!(" {found:>15}")));
+        if let Some(published) = row.program.published() {
+            line.push_str("  |           ");
+            for (mean, found) in published.entries() {
+                let found = Found { trials: 20, found, mean: f64::from(mean) };
+                line.push_str(&format!(" {found:>12}"));
+            }
+        }
+        line
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trial_counts_the_schedules_up_to_the_first_bug() {
+        let (program, profile) = (Program::Lazy01, Program::Lazy01.profile());
+        let search = Search::Policy(PolicySpec::Uniform);
+        for trial in 0..10 {
+            let runs = search.trial(program, &profile, trial, 10_000).expect("a frequent bug");
+            assert_eq!(search.trial(program, &profile, trial, runs), Some(runs));
+            assert_eq!(search.trial(program, &profile, trial, runs - 1), None);
+        }
+    }
+
+    #[test]
+    fn what_was_not_found_is_said() {
+        let found = Search::Policy(PolicySpec::Uniform).measure(Program::Reorder { setters: 9, checkers: 1 }, &Profile::default(), 3, 5);
+        assert_eq!((found.found, found.to_string()), (0, "- (0/3)".to_owned()));
+        let found = Found { trials: 20, found: 16, mean: 3225.0 };
+        assert_eq!(found.to_string(), "3225 (16/20)");
+    }
+
+    #[test]
+    fn the_geometric_mean_counts_failed_trials_at_the_bound() {
+        let row = |program, found, mean| Row { program, found: vec![Found { trials: 2, found, mean }] };
+        let rows = vec![row(Program::Account, 2, 4.0), row(Program::Lazy01, 1, 2.0), row(Program::Queue, 0, 0.0)];
+        let table = Table { searches: vec![Search::Policy(PolicySpec::Pos)], rows };
+        let mean = table.geometric_mean(0, 16).expect("two published rows");
+        assert!((mean - 6.0).abs() < 1e-9, "{mean}");
+        let published = table.published_geometric_mean().expect("two published rows");
+        assert!((published - 12f64.sqrt()).abs() < 1e-9);
+    }
+}
