@@ -142,7 +142,7 @@ impl World {
     }
 
     /// Records a failure and ends the run unless `holds`. The first failure counts. Under a search that learns from whole runs
-    /// ([`Explorer::needs_whole_runs`]) the run goes on, and so does the caller.
+    /// ([`Explorer::needs_whole_runs`], [`World::set_goes_on`]) the run goes on, and so does the caller.
     pub fn check(&self, holds: bool, what: &str) {
         if !holds {
             self.inner.failure.borrow_mut().get_or_insert_with(|| what.to_owned());
@@ -150,6 +150,11 @@ impl World {
                 self.core.halt();
             }
         }
+    }
+
+    /// Whether a failed check is recorded only, so that the run goes on, instead of ending it.
+    pub fn set_goes_on(&self, goes_on: bool) {
+        self.inner.goes_on.set(goes_on);
     }
 
     /// Runs to the end, or for `steps_max` steps.
@@ -172,7 +177,7 @@ impl World {
                 break;
             };
             let world = World::new(policy);
-            world.inner.goes_on.set(explorer.needs_whole_runs());
+            world.set_goes_on(explorer.needs_whole_runs());
             setup(&world);
             let outcome = world.run_until(steps_max, || explorer.is_redundant());
             if explorer.is_redundant() {
@@ -180,7 +185,8 @@ impl World {
                 continue;
             }
             explored.runs += 1;
-            explored.bounded += u64::from(outcome.burst == Burst::Spent);
+            let cut = outcome.burst == Burst::Spent || outcome.burst == Burst::Halted && explorer.needs_whole_runs();
+            explored.bounded += u64::from(cut);
             if outcome.is_bug() {
                 explored.bugs += 1;
                 explored.first_bug.get_or_insert(outcome);
@@ -233,7 +239,7 @@ pub struct Explored {
     pub runs: u64,
     /// Runs begun and cut because they repeated another one's order.
     pub redundant: u64,
-    /// Runs that hit the bound on steps: no verdict.
+    /// Runs that hit the bound on steps, or were ended though the search needs whole runs: no verdict.
     pub bounded: u64,
     /// Runs that showed a bug.
     pub bugs: u64,

@@ -4,6 +4,7 @@
 //! own but sees only announcements, never values, so that a recorded list replays on any policy.
 
 mod delay;
+mod dpor;
 mod drawn;
 mod exhaustive;
 mod fault;
@@ -22,6 +23,7 @@ mod testing;
 mod uniform;
 
 pub use delay::Delay;
+pub use dpor::Dpor;
 pub use drawn::Drawn;
 pub use exhaustive::Exhaustive;
 pub use fault::FaultPlan;
