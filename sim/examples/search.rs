@@ -1,7 +1,7 @@
 //! Mean schedules to the first bug, by policy, beside the published means. `cargo run --release -p sim --example search -- 100`
 //!
 //! Goal: see at one look what a policy is worth. Arguments: trials (20), most schedules a trial (10000), and which rows: `all` for
-//! every program, else those with published figures; then policies by name.
+//! every program, else those with published figures; then searches by name.
 
 use sim::programs::{Program, Search, Table};
 
@@ -10,7 +10,7 @@ fn main() {
     let trials = args.next().and_then(|arg| arg.parse().ok()).unwrap_or(20);
     let runs_max = args.next().and_then(|arg| arg.parse().ok()).unwrap_or(10_000);
     let all = args.next().is_some_and(|arg| arg == "all");
-    let named: Vec<Search> = args.filter_map(|arg| Some(Search::Policy(arg.parse().ok()?))).collect();
+    let named: Vec<Search> = args.map(|arg| arg.parse().expect("the name of a search")).collect();
     let searches = if named.is_empty() { Search::all() } else { named };
     let programs: Vec<Program> = Program::ALL.into_iter().filter(|program| all || program.published().is_some()).collect();
     println!("{}", Table::heading(&searches));

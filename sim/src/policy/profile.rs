@@ -39,6 +39,8 @@ pub struct Interesting {
     pub per_actor: Vec<u32>,
     /// From where the range is touched, in ascending order.
     pub sites: Vec<Site>,
+    /// Which reads have found which writes (`None`: what was there at the start), in ascending order.
+    pub pairs: Vec<(Site, Option<Site>)>,
 }
 
 impl Interesting {
@@ -51,6 +53,9 @@ impl Interesting {
 
 /// Most sites kept for one object; a loop over a table has many.
 const SITES_MAX: usize = 64;
+
+/// Most pairs of read and write kept for one object.
+const PAIRS_MAX: usize = 1024;
 
 /// Largest weight of one actor; keeps the sum over all actors below 2^32.
 const WEIGHT_MAX: u32 = 1 << 24;
@@ -95,6 +100,8 @@ struct Block {
     written: bool,
     per_actor: Vec<u32>,
     sites: BTreeSet<Site>,
+    pairs: BTreeSet<(Site, Option<Site>)>,
+    last_write: Option<Site>,
 }
 
 impl Profiler {
@@ -121,9 +128,10 @@ impl Profiler {
         let block_bytes = self.counts.borrow().block_bytes;
         let shared = |block: &Block| block.written && block.per_actor.iter().filter(|&&count| count > 0).count() > 1;
         let blocks = self.most.objects.into_iter().filter(|(_, block)| shared(block));
-        let interesting = blocks.map(|(start, Block { per_actor, sites, .. })| {
+        let interesting = blocks.map(|(start, Block { per_actor, sites, pairs, .. })| {
             let bytes = if Object(start).is_memory() { block_bytes } else { 1 };
-            Interesting { start: Object(start), end: Object(start + bytes), per_actor, sites: sites.into_iter().collect() }
+            let (sites, pairs) = (sites.into_iter().collect(), pairs.into_iter().collect());
+            Interesting { start: Object(start), end: Object(start + bytes), per_actor, sites, pairs }
         });
         let interesting = interesting.collect();
         Profile { steps: self.most.steps, per_actor: self.most.per_actor, parents: self.most.parents, interesting }
@@ -152,6 +160,7 @@ impl Counts {
             let most = self.objects.entry(object).or_default();
             most.written |= block.written;
             most.sites.append(&mut block.sites);
+            most.pairs.append(&mut block.pairs);
             rise(&mut most.per_actor, &block.per_actor);
         }
     }
@@ -181,11 +190,18 @@ impl Counts {
         let start = if op.object().is_memory() { op.object().0 & !(self.block_bytes - 1) } else { op.object().0 };
         let end = if op.object().is_memory() { op.object().0.saturating_add(u64::from(op.bytes().max(1))) } else { start + 1 };
         for block in (start..end).step_by(self.block_bytes as usize) {
-            let Block { written, per_actor, sites } = self.objects.entry(block).or_default();
+            let Block { written, per_actor, sites, pairs, last_write } = self.objects.entry(block).or_default();
             *written |= op.kind().writes();
             per_actor.resize(per_actor.len().max(actor.index() + 1), 0);
+            let site = Site::new(op.kind(), per_actor[actor.index()], before);
             if sites.len() < SITES_MAX {
-                sites.insert(Site::new(op.kind(), per_actor[actor.index()], before));
+                sites.insert(site);
+            }
+            if site.reads() && pairs.len() < PAIRS_MAX {
+                pairs.insert((site, *last_write));
+            }
+            if op.kind().writes() {
+                *last_write = Some(site);
             }
             per_actor[actor.index()] += 1;
         }
@@ -268,7 +284,7 @@ mod tests {
 
     #[test]
     fn a_range_is_touched_by_what_overlaps_it() {
-        let range = Interesting { start: Object(0x1000), end: Object(0x1008), per_actor: vec![], sites: vec![] };
+        let range = Interesting { start: Object(0x1000), end: Object(0x1008), per_actor: vec![], ..Interesting::default() };
         let write = |address, bytes| Op::new(OpKind::Write, Object(address), bytes);
         assert!(range.touches(&write(0x1000, 8)) && range.touches(&write(0xffc, 8)) && range.touches(&write(0x1007, 0)));
         assert!(!range.touches(&write(0x1008, 8)) && !range.touches(&write(0xff8, 8)));

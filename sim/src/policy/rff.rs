@@ -86,16 +86,30 @@ pub struct Constraint {
 }
 
 impl Constraint {
-    /// A constraint on `range`: one of its reading sites, and one of the writes it may find. `None` when nobody reads there.
+    /// A constraint on `range`: a pair of read and write that the profile has not seen, if a few draws find one; else any pair, to be
+    /// or not to be. `None` when nobody reads there.
     pub(super) fn draw(entropy: &mut Entropy, range: &Interesting) -> Option<Constraint> {
-        let pick = |entropy: &mut Entropy, wanted: &dyn Fn(&Site) -> bool, extra: u32| {
-            let nr = range.sites.iter().filter(|site| wanted(site)).count() as u32;
-            let nth = (nr + extra > 0).then(|| entropy.below(nr + extra))?;
-            Some(range.sites.iter().copied().filter(|site| wanted(site)).nth(nth as usize))
+        fn one(entropy: &mut Entropy, nr: usize) -> Option<usize> {
+            (nr > 0).then(|| entropy.below(nr as u32) as usize)
+        }
+        let nr_reads = range.sites.iter().filter(|site| site.reads()).count();
+        let nr_writes = range.sites.iter().filter(|site| site.kind().writes()).count();
+        let mut draw = || {
+            let nth_read = one(entropy, nr_reads)?;
+            let nth_write = one(entropy, nr_writes + 1)?;
+            let read = range.sites.iter().filter(|site| site.reads()).nth(nth_read)?;
+            Some((*read, range.sites.iter().filter(|site| site.kind().writes()).nth(nth_write).copied()))
         };
-        let read = pick(entropy, &|site| site.reads(), 0)??;
-        let from = pick(entropy, &|site| site.kind().writes(), 1)?;
-        Some(Constraint { start: range.start, end: range.end, read, from, holds: !entropy.one_in(4) })
+        let mut pair = draw()?;
+        let mut unseen = range.pairs.binary_search(&pair).is_err();
+        for _ in 0..DRAWS_MAX {
+            if !unseen {
+                pair = draw()?;
+                unseen = range.pairs.binary_search(&pair).is_err();
+            }
+        }
+        let (read, from) = pair;
+        Some(Constraint { start: range.start, end: range.end, read, from, holds: unseen || entropy.one_in(2) })
     }
 
     #[inline]
@@ -165,6 +179,9 @@ pub struct Rff {
 
 /// Most constraints that [`Rff::new`] draws for a run.
 const CONSTRAINTS_MAX: u32 = 3;
+
+/// How often a pair that the profile has seen is drawn anew.
+const DRAWS_MAX: u32 = 3;
 
 /// Shortest patience.
 const PATIENCE_MIN: u64 = 256;

@@ -8,15 +8,18 @@
 //! the authors' data over 20 trials.
 
 use std::fmt;
+use std::str::FromStr;
 
 use super::Program;
-use crate::policy::{FaultPlan, PolicySpec, Profile};
+use crate::policy::{FaultPlan, Feedback, PolicyError, PolicySpec, Profile};
 
 /// A way to search, as the test-bench runs it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Search {
     /// One seed after another under this policy.
     Policy(PolicySpec),
+    /// [`Feedback`]: each run builds on what the runs of its trial before have shown. Uses no profile.
+    Feedback,
 }
 
 /// Outcome of the trials of one search on one program.
@@ -64,9 +67,8 @@ pub struct Table {
 impl Search {
     /// The searches that a table shows unless told otherwise.
     pub fn all() -> Vec<Search> {
-        let specs = ["portfolio", "surw", "pos", "pct:3", "urw", "starve", "delay:2", "uniform"];
-        let specs = specs.map(|name| Search::Policy(name.parse().expect("the name of a policy")));
-        specs.to_vec()
+        let specs = ["portfolio", "surw", "rff", "feedback", "pos", "pct:3", "urw", "starve", "delay:2", "uniform"];
+        specs.iter().map(|name| name.parse().expect("the name of a search")).collect()
     }
 
     /// Schedules until `program` fails for the first time in trial number `trial`; `None` when `runs_max` are not enough.
@@ -76,6 +78,12 @@ impl Search {
             Search::Policy(spec) => (0..runs_max)
                 .find(|&run| program.run(spec.build(first_seed + u64::from(run), profile, FaultPlan::Never)).is_bug())
                 .map(|run| run + 1),
+            Search::Feedback => {
+                let mut feedback = Feedback::new();
+                let seeds = first_seed..first_seed + u64::from(runs_max);
+                let first = seeds.zip(1..).find(|(seed, _)| program.run(feedback.policy(*seed, FaultPlan::Never)).is_bug());
+                first.map(|(_, run)| run)
+            }
         }
     }
 
@@ -91,7 +99,17 @@ impl fmt::Display for Search {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Search::Policy(spec) => spec.fmt(f),
+            Search::Feedback => f.write_str("feedback"),
         }
+    }
+}
+
+impl FromStr for Search {
+    type Err = PolicyError;
+
+    /// The name of a policy, or `feedback`.
+    fn from_str(text: &str) -> Result<Search, PolicyError> {
+        if text == "feedback" { Ok(Search::Feedback) } else { text.parse().map(Search::Policy) }
     }
 }
 
