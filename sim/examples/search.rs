@@ -15,12 +15,5 @@ fn main() {
     let programs: Vec<Program> = Program::ALL.into_iter().filter(|program| all || program.published().is_some()).collect();
     println!("{}", Table::heading(&searches));
     let table = Table::measure(searches, &programs, trials, runs_max, |row| println!("{}", Table::line(row)));
-    let means: Vec<String> = (0..table.searches.len())
-        .filter_map(|column| Some(format!("{} {:.2}", table.searches[column], table.geometric_mean(column, runs_max)?)))
-        .collect();
-    println!(
-        "geometric means over the published rows: {}; published SURW {:.2}",
-        means.join(", "),
-        table.published_geometric_mean().unwrap_or(0.0)
-    );
+    println!("{}", table.summary(runs_max));
 }

@@ -21,6 +21,7 @@ mod starve;
 mod surw;
 #[cfg(test)]
 mod testing;
+mod timed;
 mod uniform;
 
 pub use delay::Delay;
@@ -38,6 +39,7 @@ pub use rff::{Before, Constraint, Rff, Site};
 pub use scheduler::Scheduler;
 pub use starve::Starve;
 pub use surw::{Surw, Urw};
+pub use timed::Timed;
 pub use uniform::Uniform;
 
 use crate::engine::{ActorId, Choice, Op};

@@ -17,6 +17,7 @@ use super::profile::Profile;
 use super::rff::Rff;
 use super::starve::Starve;
 use super::surw::{Surw, Urw};
+use super::timed::Timed;
 use super::uniform::Uniform;
 use super::{Policy, Scheduler};
 use crate::entropy::{Entropy, Stream};
@@ -46,6 +47,8 @@ pub enum PolicySpec {
         /// Largest number of delays.
         budget: u8,
     },
+    /// `timed`: [`Timed`].
+    Timed,
     /// `portfolio`: one of the others, chosen by the seed.
     #[default]
     Portfolio,
@@ -88,7 +91,7 @@ impl PolicySpec {
     pub const DELAYS_MAX: u8 = 99;
 
     /// What users may write.
-    pub const NAMES: [&str; 9] = ["portfolio", "surw", "pos", "rff", "pct:D", "starve", "urw", "delay:N", "uniform"];
+    pub const NAMES: [&str; 10] = ["portfolio", "surw", "pos", "rff", "pct:D", "starve", "urw", "delay:N", "uniform", "timed"];
 
     /// The policy that runs with `seed`: for a portfolio what it chooses, else this one.
     pub fn resolve(self, seed: u64) -> PolicySpec {
@@ -124,6 +127,7 @@ impl PolicySpec {
             PolicySpec::Rff => drawn(Rff::new(entropy, profile), seed, faults),
             PolicySpec::Starve => drawn(Starve::new(entropy, profile.steps), seed, faults),
             PolicySpec::Delay { budget } => drawn(Delay::new(entropy, budget, profile.steps), seed, faults),
+            PolicySpec::Timed => drawn(Timed::new(entropy), seed, faults),
             PolicySpec::Portfolio => self.resolve(seed).build(seed, profile, faults),
         }
     }
@@ -138,6 +142,7 @@ impl PolicySpec {
             PolicySpec::Rff => "rff",
             PolicySpec::Starve => "starve",
             PolicySpec::Delay { .. } => "delay",
+            PolicySpec::Timed => "timed",
             PolicySpec::Portfolio => "portfolio",
         }
     }
@@ -167,6 +172,7 @@ impl FromStr for PolicySpec {
             "surw" => PolicySpec::Surw,
             "rff" => PolicySpec::Rff,
             "starve" => PolicySpec::Starve,
+            "timed" => PolicySpec::Timed,
             "portfolio" => PolicySpec::Portfolio,
             _ => return Err(PolicyError::Unknown { name: shortened(text) }),
         };
@@ -197,7 +203,7 @@ mod tests {
 
     #[test]
     fn every_name_parses_and_prints_back() {
-        for text in ["uniform", "pct:1", "pct:99", "pos", "urw", "surw", "rff", "starve", "delay:0", "delay:99", "portfolio"] {
+        for text in ["uniform", "pct:1", "pct:99", "pos", "urw", "surw", "rff", "starve", "delay:0", "delay:99", "timed", "portfolio"] {
             assert_eq!(text.parse::<PolicySpec>().map(|spec| spec.to_string()), Ok(text.to_owned()));
         }
         assert_eq!("pct".parse(), Ok(PolicySpec::Pct { depth: 3 }));
@@ -207,8 +213,11 @@ mod tests {
     #[test]
     fn errors_say_what_would_be_valid() {
         let error = |text: &str| text.parse::<PolicySpec>().expect_err("not a policy").to_string();
-        assert_eq!(error("pso"), "unknown policy `pso`; policies are portfolio, surw, pos, rff, pct:D, starve, urw, delay:N, uniform");
-        assert_eq!(error(""), "unknown policy ``; policies are portfolio, surw, pos, rff, pct:D, starve, urw, delay:N, uniform");
+        assert_eq!(
+            error("pso"),
+            "unknown policy `pso`; policies are portfolio, surw, pos, rff, pct:D, starve, urw, delay:N, uniform, timed"
+        );
+        assert_eq!(error(""), "unknown policy ``; policies are portfolio, surw, pos, rff, pct:D, starve, urw, delay:N, uniform, timed");
         for text in ["pct:0", "pct:100", "pct:", "pct:+3", "pct:x", "pct:3:3"] {
             assert!(error(text).starts_with("policy `pct` takes a number from 1 to 99 after the colon"), "{text}");
         }
@@ -257,7 +266,7 @@ mod tests {
     fn the_same_seed_picks_the_same_and_another_seed_does_not() {
         let program = |policy| programs::reorder(policy, 4, 2);
         let profile = profile_of(program);
-        for text in ["uniform", "pct:3", "pos", "urw", "surw", "rff", "starve", "delay:2", "portfolio"] {
+        for text in ["uniform", "pct:3", "pos", "urw", "surw", "rff", "starve", "delay:2", "timed", "portfolio"] {
             let spec: PolicySpec = text.parse().expect("known");
             let runs: Vec<_> = (0..20).map(|seed| program(spec.build(seed, &profile, FaultPlan::Never)).record).collect();
             let again: Vec<_> = (0..20).map(|seed| program(spec.build(seed, &profile, FaultPlan::Never)).record).collect();

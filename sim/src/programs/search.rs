@@ -194,6 +194,17 @@ impl Table {
         (!logarithms.is_empty()).then(|| (logarithms.iter().sum::<f64>() / logarithms.len() as f64).exp())
     }
 
+    /// One line with the geometric means.
+    pub fn summary(&self, runs_max: u32) -> String {
+        let means = self.searches.iter().enumerate().filter_map(|(column, search)| {
+            let mean = self.geometric_mean(column, runs_max)?;
+            Some(format!("{search} {mean:.2}"))
+        });
+        let means: Vec<String> = means.collect();
+        let published = self.published_geometric_mean().map_or(String::new(), |mean| format!("; published SURW {mean:.2}"));
+        format!("geometric means over the rows with published figures: {}{published}", means.join(", "))
+    }
+
     /// The headings, aligned with [`Table::line`].
     pub fn heading(searches: &[Search]) -> String {
         let mut line = format!("{:<18}", "program");
