@@ -171,7 +171,12 @@ impl Surw {
                 (Interest::One(range.clone()), range.per_actor.clone())
             }
         };
-        Some(Surw { interest, weights: Weights::new(profile, &per_actor), intended: None, rest: Pos::new(entropy) })
+        Some(Surw::over(interest, &per_actor, profile, entropy))
+    }
+
+    /// SURW over `interest`, of which each actor makes `per_actor` steps.
+    fn over(interest: Interest, per_actor: &[u32], profile: &Profile, entropy: Entropy) -> Surw {
+        Surw { interest, weights: Weights::new(profile, per_actor), intended: None, rest: Pos::new(entropy) }
     }
 
     /// Draws the intended actor among the enabled ones by weight. An actor that stands before an interesting step weighs at least 1.
@@ -232,10 +237,17 @@ impl Scheduler for Surw {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{profile_of, programs, seeds};
-    use super::super::{FaultPlan, PolicySpec, Profile};
-    use crate::engine::Burst;
+    use std::cell::RefCell;
     use std::collections::BTreeMap;
+    use std::rc::Rc;
+
+    use super::super::drawn::Drawn;
+    use super::super::testing::{profile_of, programs, seeds};
+    use super::super::{FaultPlan, Policy, PolicySpec};
+    use super::*;
+    use crate::engine::Burst;
+    use crate::entropy::Stream;
+    use crate::shared::World;
 
     #[test]
     fn urw_reaches_every_interleaving_equally_often() {
@@ -249,6 +261,40 @@ mod tests {
         }
         assert_eq!(hits.len(), 10, "{hits:?}");
         assert!(hits.values().all(|&n| (850..1150).contains(&n)), "{hits:?}");
+    }
+
+    #[test]
+    fn surw_reaches_every_order_of_the_interesting_steps_equally_often_however_long_the_rest_is() {
+        // Two writes each to one cell, amid 40 steps of one's own and none: 4! / (2! 2!) orders.
+        let program = |policy: Box<dyn Policy>| {
+            let world = World::new(policy);
+            let (cell, own) = (world.cell(0u32), world.cell(0u32));
+            let order = Rc::new(RefCell::new(Vec::new()));
+            for (me, padding) in [(0u32, 40), (1, 0)] {
+                let (cell, own, order) = (cell.clone(), own.clone(), order.clone());
+                world.spawn("writer", async move {
+                    for _ in 0..2 {
+                        for step in 0..padding {
+                            own.set(step).await;
+                        }
+                        cell.set(me).await;
+                        order.borrow_mut().push(me);
+                    }
+                });
+            }
+            let outcome = world.run(1000);
+            (outcome, order.take())
+        };
+        let profile = profile_of(|policy| program(policy).0);
+        let [cell] = &profile.interesting[..] else { panic!("{profile:?}") };
+        let mut hits: BTreeMap<Vec<u32>, u32> = BTreeMap::new();
+        for seed in 0..6000 {
+            let surw = Surw::over(Interest::One(cell.clone()), &cell.per_actor, &profile, Entropy::new(seed, Stream::Schedule));
+            let (_, order) = program(Box::new(Drawn::new(surw, seed, FaultPlan::Never)));
+            *hits.entry(order).or_default() += 1;
+        }
+        assert_eq!(hits.len(), 6, "{hits:?}");
+        assert!(hits.values().all(|&n| (880..1120).contains(&n)), "{hits:?}");
     }
 
     #[test]

@@ -67,6 +67,44 @@ pub(super) mod programs {
         world.run(STEPS_MAX)
     }
 
+    /// A bug of depth 1: the second actor's only step comes first.
+    pub(crate) fn depth_1(policy: Box<dyn Policy>, padding: u32) -> Outcome {
+        let world = World::new(policy);
+        let cell = world.cell(0u32);
+        let set = cell.clone();
+        world.spawn("first", async move {
+            for _ in 0..padding {
+                set.set(1).await;
+            }
+        });
+        let check = world.clone();
+        world.spawn("second", async move { check.check(cell.get().await == 1, "used before it was made") });
+        world.run(STEPS_MAX)
+    }
+
+    /// A bug of depth 3: the reader's first look must come between two adjacent writes and its second look after them.
+    pub(crate) fn depth_3(policy: Box<dyn Policy>, padding: u32) -> Outcome {
+        let world = World::new(policy);
+        let cell = world.cell(0u32);
+        let (set, own) = (cell.clone(), world.cell(0u32));
+        world.spawn("writer", async move {
+            for step in 0..padding {
+                own.set(step).await;
+            }
+            set.set(1).await;
+            set.set(2).await;
+            for step in 0..padding {
+                own.set(step).await;
+            }
+        });
+        let check = world.clone();
+        world.spawn("reader", async move {
+            let seen = (cell.get().await, cell.get().await);
+            check.check(seen != (1, 2), "saw the change happen");
+        });
+        world.run(STEPS_MAX)
+    }
+
     /// The program of that name.
     pub(crate) fn reorder(policy: Box<dyn Policy>, setters: u32, checkers: u32) -> Outcome {
         Program::Reorder { setters, checkers }.run(policy)

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::super::Exhaustive;
+use super::super::{Exhaustive, FaultPlan, PolicySpec};
 use super::*;
 use crate::engine::ChoiceKind;
 use crate::entropy::{Entropy, Stream};
@@ -286,4 +286,23 @@ fn random_programs_have_exactly_the_classes_that_force_finds() {
     }
     // The comparison must have had something to compare.
     assert!(compared > 150 && blocked > 20 && most > 30, "{compared} programs, {blocked} that block, at most {most} classes");
+}
+
+#[test]
+fn the_random_policies_reach_every_class() {
+    // POS, URW and the random walk promise a chance to every class. 10 classes, see above; each must come.
+    for spec in [PolicySpec::Uniform, PolicySpec::Pos, PolicySpec::Urw, PolicySpec::Surw, PolicySpec::Rff, PolicySpec::Portfolio] {
+        let program = Program::BluetoothDriver;
+        let profile = program.profile();
+        let mut classes = BTreeSet::new();
+        for seed in 0..4000 {
+            let inner = spec.build(seed, &profile, FaultPlan::Never);
+            let steps = Rc::new(RefCell::new(Vec::new()));
+            let world = World::new(Box::new(Describe { inner, steps: steps.clone() }));
+            spawn_unchecked(program, &world);
+            world.run(2000);
+            classes.insert(description(&steps.borrow()));
+        }
+        assert_eq!(classes.len(), 10, "{spec}");
+    }
 }
