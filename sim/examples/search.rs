@@ -3,7 +3,8 @@
 //! Goal: see at one look what a policy is worth. Arguments: trials (20), most schedules a trial (10000), and which rows: `all`,
 //! `published` (those with published figures) or names with commas between; then searches by name.
 
-use sim::programs::{Program, Search, Table};
+use sim::programs::{Program, Table};
+use sim::search::Search;
 
 fn main() {
     let mut args = std::env::args().skip(1);

@@ -1,9 +1,10 @@
 //! Names of policies, and the portfolio: the seed itself chooses how to search.
 //!
 //! Source of the idea: Groce, Zhang, Eide, Chen, Regehr, "Swarm testing" (ISSTA 2012): runs that differ in how they search find more
-//! than the best single way. The shares follow what `cargo run --release -p sim --example search` measures on the programs of
-//! [`programs`](crate::programs): 35% SURW, 30% RFF, 10% POS, 15% PCT with a depth of 1 to 5, 5% starvation, 5% uniform. The draw comes from a stream of its own, so that seed N under
-//! `portfolio` and under the policy it chose are the same run.
+//! than the best single way. The shares: 35% SURW and 35% RFF, which need fewest schedules on the programs of
+//! [`programs`](crate::programs) (`cargo run --release -p sim --example search`); 15% POS, which did as well as these on planted defects of
+//! the whole machine (`lurch matrix`); 5% each of PCT with a depth of 1 to 5, starvation and the random walk, for what the others are blind
+//! to. The draw comes from a stream of its own, so that seed N under `portfolio` and under the policy it chose are the same run.
 
 use std::fmt;
 use std::str::FromStr;
@@ -101,9 +102,9 @@ impl PolicySpec {
         let mut entropy = Entropy::new(seed, Stream::Policy);
         match entropy.below(100) {
             0..35 => PolicySpec::Surw,
-            35..65 => PolicySpec::Rff,
-            65..75 => PolicySpec::Pos,
-            75..90 => PolicySpec::Pct { depth: 1 + entropy.below(5) as u8 },
+            35..70 => PolicySpec::Rff,
+            70..85 => PolicySpec::Pos,
+            85..90 => PolicySpec::Pct { depth: 1 + entropy.below(5) as u8 },
             90..95 => PolicySpec::Starve,
             _ => PolicySpec::Uniform,
         }
@@ -244,10 +245,10 @@ mod tests {
             };
             hits[place] += 1;
         }
-        for (hits, percent) in hits.into_iter().zip([35, 10, 15, 5, 5, 30]) {
+        for (hits, percent) in hits.into_iter().zip([35, 15, 5, 5, 5, 35]) {
             assert!((percent * 85..percent * 115).contains(&hits), "{hits} for {percent}%");
         }
-        assert!(depths[0] == 0 && depths[1..].iter().all(|&n| n > 200), "{depths:?}");
+        assert!(depths[0] == 0 && depths[1..].iter().all(|&n| n > 60), "{depths:?}");
     }
 
     #[test]

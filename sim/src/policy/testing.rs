@@ -1,15 +1,11 @@
 //! Small programs for the tests of the policies.
 
-use super::{FaultPlan, Policy, PolicySpec, Profile, Profiler};
+use super::{FaultPlan, Policy, PolicySpec, Profile};
 use crate::shared::Outcome;
 
 /// The profile of a few uniform runs of `program`.
 pub(super) fn profile_of(program: impl Fn(Box<dyn Policy>) -> Outcome) -> Profile {
-    let mut profiler = Profiler::new(8);
-    for seed in 0..16 {
-        program(profiler.watch(PolicySpec::Uniform.build(seed, &Profile::default(), FaultPlan::Never)));
-    }
-    profiler.finish()
+    crate::search::Search::profile(program)
 }
 
 /// In how many of the seeds from 0 below `runs` the program fails.

@@ -16,9 +16,9 @@ mod din_phil;
 mod lazy01;
 mod queue;
 mod reorder;
-mod search;
 mod stack;
 mod stringbuffer;
+mod table;
 mod token_ring;
 mod twostage;
 mod work_steal_queue;
@@ -26,9 +26,10 @@ mod wronglock;
 
 use std::fmt;
 
-pub use search::{Found, Published, Row, Search, Table};
+pub use table::{Published, Row, Table};
 
-use crate::policy::{FaultPlan, Policy, PolicySpec, Profile, Profiler};
+use crate::policy::{Policy, Profile};
+use crate::search::Search;
 use crate::shared::{Outcome, World};
 
 /// Steps after which a run ends without a verdict. None of the programs comes near.
@@ -144,13 +145,9 @@ impl Program {
         world.run(STEPS_MAX)
     }
 
-    /// The profile of 16 uniform runs with seeds from 0: what the policies may know beforehand.
+    /// The profile of a few uniform runs: what the policies may know beforehand.
     pub fn profile(self) -> Profile {
-        let mut profiler = Profiler::new(8);
-        for seed in 0..16 {
-            self.run(profiler.watch(PolicySpec::Uniform.build(seed, &Profile::default(), FaultPlan::Never)));
-        }
-        profiler.finish()
+        Search::profile(|policy| self.run(policy))
     }
 }
 
@@ -183,6 +180,7 @@ impl fmt::Display for Program {
 mod tests {
     use super::*;
     use crate::engine::Burst;
+    use crate::policy::{FaultPlan, PolicySpec};
 
     #[test]
     fn every_program_has_runs_that_fail_and_runs_that_pass() {

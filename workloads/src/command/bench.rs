@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use serde::Serialize;
-use sim::programs::{Program, Search, Table};
+use sim::programs::{Program, Table};
+use sim::search::Search;
 
 use super::args::{RunFlags, SeedFlag};
 use super::console::Console;

@@ -1,37 +1,13 @@
 //! The test-bench: how many schedules each way to search needs until the first bug, beside what was published.
 //!
-//! A trial runs a program with one seed after another until a run fails; no two trials share a seed. What is given is the mean over the
-//! trials that found the bug, and how many did. The profile (16 uniform runs) is made once for each program and not counted: the
-//! published counts leave out their profiling run as well.
+//! The profile ([`Search::PROFILE_RUNS`] uniform runs) is made once for each program and not counted: the published counts leave out
+//! their profiling run as well. `feedback` uses no profile.
 //!
 //! Published means are those of Zhao, Wolff, Mathur, Roychoudhury, "Selectively uniform concurrency testing" (ASPLOS 2025), made from
 //! the authors' data over 20 trials.
 
-use std::fmt;
-use std::str::FromStr;
-
 use super::Program;
-use crate::policy::{FaultPlan, Feedback, PolicyError, PolicySpec, Profile};
-
-/// A way to search, as the test-bench runs it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Search {
-    /// One seed after another under this policy.
-    Policy(PolicySpec),
-    /// [`Feedback`]: each run builds on what the runs of its trial before have shown. Uses no profile.
-    Feedback,
-}
-
-/// Outcome of the trials of one search on one program.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub struct Found {
-    /// Trials made.
-    pub trials: u32,
-    /// Trials that found the bug.
-    pub found: u32,
-    /// Mean number of schedules up to and including the first that showed the bug, over the trials that found it; 0 if none did.
-    pub mean: f64,
-}
+use crate::search::{Found, Search};
 
 /// What was published for a program: mean schedules to the first bug, and by how many of 20 trials it was found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -62,67 +38,6 @@ pub struct Table {
     pub searches: Vec<Search>,
     /// The programs.
     pub rows: Vec<Row>,
-}
-
-impl Search {
-    /// The searches that a table shows unless told otherwise.
-    pub fn all() -> Vec<Search> {
-        let specs = ["portfolio", "surw", "rff", "feedback", "pos", "pct:3", "urw", "starve", "delay:2", "uniform"];
-        specs.iter().map(|name| name.parse().expect("the name of a search")).collect()
-    }
-
-    /// Schedules until `program` fails for the first time in trial number `trial`; `None` when `runs_max` are not enough.
-    pub fn trial(self, program: Program, profile: &Profile, trial: u32, runs_max: u32) -> Option<u32> {
-        let first_seed = u64::from(trial) << 32;
-        match self {
-            Search::Policy(spec) => (0..runs_max)
-                .find(|&run| program.run(spec.build(first_seed + u64::from(run), profile, FaultPlan::Never)).is_bug())
-                .map(|run| run + 1),
-            Search::Feedback => {
-                let mut feedback = Feedback::new();
-                let seeds = first_seed..first_seed + u64::from(runs_max);
-                let first = seeds.zip(1..).find(|(seed, _)| program.run(feedback.policy(*seed, FaultPlan::Never)).is_bug());
-                first.map(|(_, run)| run)
-            }
-        }
-    }
-
-    /// `trials` trials of at most `runs_max` schedules each.
-    pub fn measure(self, program: Program, profile: &Profile, trials: u32, runs_max: u32) -> Found {
-        let counts: Vec<u32> = (0..trials).filter_map(|trial| self.trial(program, profile, trial, runs_max)).collect();
-        let mean = counts.iter().map(|&count| f64::from(count)).sum::<f64>() / (counts.len().max(1) as f64);
-        Found { trials, found: counts.len() as u32, mean }
-    }
-}
-
-impl fmt::Display for Search {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Search::Policy(spec) => spec.fmt(f),
-            Search::Feedback => f.write_str("feedback"),
-        }
-    }
-}
-
-impl FromStr for Search {
-    type Err = PolicyError;
-
-    /// The name of a policy, or `feedback`.
-    fn from_str(text: &str) -> Result<Search, PolicyError> {
-        if text == "feedback" { Ok(Search::Feedback) } else { text.parse().map(Search::Policy) }
-    }
-}
-
-impl fmt::Display for Found {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = match (self.found, self.mean) {
-            (0, _) => "-".to_owned(),
-            (_, 0.0..100.0) => format!("{:.1}", self.mean),
-            _ => format!("{:.0}", self.mean),
-        };
-        let part = if self.found < self.trials { format!(" ({}/{})", self.found, self.trials) } else { String::new() };
-        f.pad(&(text + &part))
-    }
 }
 
 impl Published {
@@ -164,7 +79,7 @@ impl Table {
     pub fn measure(searches: Vec<Search>, programs: &[Program], trials: u32, runs_max: u32, mut done: impl FnMut(&Row)) -> Table {
         let rows = programs.iter().map(|&program| {
             let profile = program.profile();
-            let found = searches.iter().map(|search| search.measure(program, &profile, trials, runs_max)).collect();
+            let found = searches.iter().map(|search| search.measure(|policy| program.run(policy), &profile, trials, runs_max)).collect();
             let row = Row { program, found };
             done(&row);
             row
@@ -232,25 +147,7 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_trial_counts_the_schedules_up_to_the_first_bug() {
-        let (program, profile) = (Program::Lazy01, Program::Lazy01.profile());
-        let search = Search::Policy(PolicySpec::Uniform);
-        for trial in 0..10 {
-            let runs = search.trial(program, &profile, trial, 10_000).expect("a frequent bug");
-            assert_eq!(search.trial(program, &profile, trial, runs), Some(runs));
-            assert_eq!(search.trial(program, &profile, trial, runs - 1), None);
-        }
-    }
-
-    #[test]
-    fn what_was_not_found_is_said() {
-        let found = Search::Policy(PolicySpec::Uniform).measure(Program::Reorder { setters: 9, checkers: 1 }, &Profile::default(), 3, 5);
-        assert_eq!((found.found, found.to_string()), (0, "- (0/3)".to_owned()));
-        let found = Found { trials: 20, found: 16, mean: 3225.0 };
-        assert_eq!(found.to_string(), "3225 (16/20)");
-    }
+    use crate::policy::PolicySpec;
 
     #[test]
     fn the_geometric_mean_counts_failed_trials_at_the_bound() {
