@@ -19,6 +19,7 @@
 //! | [`trace`], [`oracle`] | the one event stream, its hash, and its judges |
 //! | [`machine`] | all of it around one engine |
 //! | [`programs`] | small public concurrency programs, to measure policies with |
+//! | [`search`] | finding the first bug of a program, and how many schedules that takes |
 //! | [`shared`] | the smallest way in: shared cells and a lock, without simulated memory |
 //!
 //! `sim` knows no kernel: it is useful alone for any concurrent protocol over shared memory.
@@ -34,6 +35,7 @@ pub mod oracle;
 pub mod policy;
 pub mod programs;
 pub mod replay;
+pub mod search;
 pub mod shared;
 pub mod sync;
 pub mod trace;

@@ -192,6 +192,11 @@ impl Choices {
         &self.record
     }
 
+    /// Passes on to the policy that `after` goes on only because of what `before` has done.
+    pub(super) fn ordered(&mut self, before: ActorId, after: ActorId) {
+        self.policy.ordered(before, after);
+    }
+
     /// Where a replayed list and the run went apart, if they did.
     pub fn divergence(&self) -> Option<crate::policy::Divergence> {
         self.policy.divergence()

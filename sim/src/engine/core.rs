@@ -95,6 +95,12 @@ impl Core {
         self.wakes.borrow_mut().push(object);
     }
 
+    /// Says that whatever the current actor does from now on comes after all that `before` has done so far, in every run; what no
+    /// announcement tells, such as the end of an actor that was joined. For searches that go by causality.
+    pub fn follows(&self, before: ActorId) {
+        self.choices.borrow_mut().ordered(before, self.current.get());
+    }
+
     /// Starts an actor once the step at hand is over; returns the id it will have.
     ///
     /// # Panics

@@ -213,6 +213,9 @@ impl Engine {
             let clock = self.last.map_or(0, |last| self.slots[last.index()].clock);
             for index in 0..self.slots.len() {
                 if self.blocked[index] == object {
+                    if let Some(waker) = self.last {
+                        self.core.choices().borrow_mut().ordered(waker, ActorId(index as u8));
+                    }
                     self.slots[index].clock = self.slots[index].clock.max(clock);
                     self.resume(ActorId(index as u8));
                 }

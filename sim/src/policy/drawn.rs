@@ -106,6 +106,10 @@ impl<S: Scheduler> Policy for Drawn<S> {
         self.scheduler.performed(actor, op);
     }
 
+    fn ordered(&mut self, before: ActorId, after: ActorId) {
+        self.scheduler.ordered(before, after);
+    }
+
     fn name(&self) -> String {
         self.scheduler.name()
     }

@@ -4,34 +4,42 @@
 //! own but sees only announcements, never values, so that a recorded list replays on any policy.
 
 mod delay;
+mod dpor;
 mod drawn;
 mod exhaustive;
 mod fault;
+mod feedback;
 mod pct;
 mod per_actor;
 mod portfolio;
 mod pos;
 mod profile;
 mod replay;
+mod rff;
 mod scheduler;
 mod starve;
 mod surw;
 #[cfg(test)]
 mod testing;
+mod timed;
 mod uniform;
 
 pub use delay::Delay;
+pub use dpor::Dpor;
 pub use drawn::Drawn;
 pub use exhaustive::Exhaustive;
 pub use fault::FaultPlan;
+pub use feedback::Feedback;
 pub use pct::Pct;
 pub use portfolio::{PolicyError, PolicySpec};
 pub use pos::Pos;
 pub use profile::{Fallible, Interesting, Profile, Profiler};
 pub use replay::Replay;
+pub use rff::{Before, Constraint, Rff, Site};
 pub use scheduler::Scheduler;
 pub use starve::Starve;
 pub use surw::{Surw, Urw};
+pub use timed::Timed;
 pub use uniform::Uniform;
 
 use crate::engine::{ActorId, Choice, Op};
@@ -46,12 +54,31 @@ pub trait Policy {
         let _ = (actor, op);
     }
 
+    /// Told that `after` goes on only because of what `before` has done so far: it was woken by it, or has seen it end.
+    fn ordered(&mut self, before: ActorId, after: ActorId) {
+        let _ = (before, after);
+    }
+
     /// Name with parameters, as `--policy` takes it (`pct:3`).
     fn name(&self) -> String;
 
     /// For replay: where the recorded list did not fit the run.
     fn divergence(&self) -> Option<Divergence> {
         None
+    }
+}
+
+/// A search that makes run after run until nothing is left: hands out one policy a run, each fit for the next run only.
+pub trait Explorer {
+    /// The policy for the next run; `None` when all have been made. The run before must be over.
+    fn next_policy(&mut self) -> Option<Box<dyn Policy>>;
+
+    /// True once the run at hand can only repeat what another run did or will do; it may be cut. Its verdict is true all the same.
+    fn is_redundant(&self) -> bool;
+
+    /// True when the search learns from a run's last step on what to try next, so that a failed check must not end the run.
+    fn needs_whole_runs(&self) -> bool {
+        false
     }
 }
 

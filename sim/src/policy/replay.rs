@@ -77,6 +77,12 @@ impl Policy for Replay {
         }
     }
 
+    fn ordered(&mut self, before: ActorId, after: ActorId) {
+        if let Some(then) = &mut self.then {
+            then.ordered(before, after);
+        }
+    }
+
     fn name(&self) -> String {
         "replay".to_owned()
     }
