@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 use crate::cpu::Cpu;
 use crate::engine::{ActorId, Object, Op, OpKind};
 use crate::memory::{Memory, Ptr, Scalar};
-use crate::trace::{EventKind, LockKind};
+use crate::trace::{EventKind, Flavor, LockKind};
 
 /// `struct mutex`: the owner word. 0 is free, else actor + 1.
 #[derive(Clone, Copy, Debug)]
@@ -170,7 +170,7 @@ impl Cpu {
         loop {
             let (_, shared) = self.machine.reach(va, self.id());
             if shared {
-                self.machine.core.step(Op::new(OpKind::Lock, Object(pa.0), 8)).await;
+                self.step(Op::new(OpKind::Lock, Object(pa.0), 8)).await;
             }
             let mine = u64::from(self.id().0) + 1;
             let seen = self.read_now(word).await;
@@ -198,8 +198,10 @@ impl Cpu {
     async fn release(&self, pa: Pa, va: u64, kind: LockKind) {
         let word: Ptr<u64> = Ptr::new(va);
         let (_, shared) = self.machine.reach(va, self.id());
-        if shared {
-            self.machine.core.step(Op::new(OpKind::Unlock, Object(pa.0), 8)).await;
+        // A spinlock is released by a plain store, the others by an atomic operation.
+        let buffered = shared && kind == LockKind::Spin && self.machine.buffers_stores();
+        if shared && !buffered {
+            self.step(Op::new(OpKind::Unlock, Object(pa.0), 8)).await;
         }
         let seen = self.read_now(word).await;
         if self.machine.locks.borrow_mut().drop_held(self.id(), pa).is_none() {
@@ -207,6 +209,13 @@ impl Cpu {
             self.machine.violate("LOCK", "unlock of a lock that is not held".to_owned(), details);
         }
         let new = if kind == LockKind::Read { seen.wrapping_sub(1) } else { 0 };
+        if buffered {
+            if let Err(bad) = self.buffer_store(va, 8, new, Flavor::Atomic, true).await {
+                match self.bad_lock(va, bad).await {}
+            }
+            self.machine.emit(EventKind::Unlocked { pa, kind });
+            return;
+        }
         self.write_now(word, new).await;
         self.machine.emit(EventKind::Unlocked { pa, kind });
         self.machine.core.wake(Object(pa.0));
@@ -224,7 +233,7 @@ impl Cpu {
 
     /// Reads inside the step at hand.
     async fn read_now<T: Scalar>(&self, at: Ptr<T>) -> T {
-        match self.machine.perform_load(at.value(), T::BYTES, crate::trace::Flavor::Atomic, true) {
+        match self.machine.perform_load(at.value(), T::BYTES, Flavor::Atomic, true) {
             Ok(value) => T::from_bits(value),
             Err(bad) => match self.bad_lock(at.value(), bad).await {},
         }
@@ -232,7 +241,7 @@ impl Cpu {
 
     /// Writes inside the step at hand.
     async fn write_now<T: Scalar>(&self, at: Ptr<T>, value: T) {
-        if let Err(bad) = self.machine.perform_store(at.value(), T::BYTES, value.to_bits(), crate::trace::Flavor::Atomic, self.id()) {
+        if let Err(bad) = self.machine.perform_store(at.value(), T::BYTES, value.to_bits(), Flavor::Atomic, self.id()) {
             match self.bad_lock(at.value(), bad).await {}
         }
     }
@@ -275,6 +284,9 @@ impl Cpu {
     /// `wait_event(queue, condition)`, one turn: sleeps until somebody wakes `queue`. The caller tests its condition around it.
     pub async fn sleep_on(&self, queue: Ptr<WaitQueue>) {
         self.might_sleep("wait_event");
+        if self.catch_up() {
+            return;
+        }
         self.machine.core.block(Object(queue.pa().0)).await;
     }
     /// `wake_up_all(queue)`.

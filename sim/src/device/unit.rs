@@ -54,11 +54,10 @@ pub(super) async fn serve_queue(machine: Rc<Machine>, id: UnitId) {
             QueueProgress::WriteStatus { pa, data, .. } => {
                 core.step(Op::new(OpKind::DmaWrite, Object(pa.0), 4)).await;
                 machine.emit(EventKind::StatusWritten { unit: id, pa, data });
-                machine.with_memory(|memory| {
-                    if memory.frame(pa).is_some() && pa.0.is_multiple_of(4) {
-                        memory.ram.store(pa, 4, u64::from(data));
-                    }
-                });
+                let exists = machine.memory().frame(pa).is_some();
+                if exists && pa.0.is_multiple_of(4) {
+                    machine.store_by_device(pa, 4, u64::from(data));
+                }
                 machine.wake_word(Pa(pa.0 & !7));
                 input = QueueInput::Written;
             }
