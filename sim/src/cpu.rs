@@ -95,10 +95,10 @@ impl Cpu {
 
     async fn load(&self, va: u64, bytes: u8, flavor: Flavor, checked: bool) -> u64 {
         let (pa, shared) = self.machine.reach(va, self.id());
+        if let Some(pa) = pa.filter(|_| self.machine.overlay.is_some()) {
+            self.before_load(pa, bytes).await;
+        }
         if shared {
-            if let Some(pa) = pa.filter(|_| self.machine.overlay.is_some()) {
-                self.before_load(pa, bytes).await;
-            }
             let object = pa.map_or(Object::nothing(), |pa| Object(pa.0));
             self.machine.core.step(Op::new(OpKind::Read, object, u16::from(bytes))).await;
         }
@@ -110,8 +110,12 @@ impl Cpu {
 
     async fn store(&self, va: u64, bytes: u8, value: u64, flavor: Flavor) {
         let (pa, shared) = self.machine.reach(va, self.id());
-        if shared && self.machine.buffers_stores() {
-            if let Err(bad) = self.buffer_store(va, bytes, value, flavor, flavor == Flavor::Ordered).await {
+        if self.machine.buffers_stores() && (shared || self.machine.is_weak()) {
+            let stored = match shared {
+                true => self.buffer_store(va, bytes, value, flavor, flavor == Flavor::Ordered).await,
+                false => self.store_quietly(va, bytes, value, flavor),
+            };
+            if let Err(bad) = stored {
                 match self.oops(va, bytes, true, bad).await {}
             }
             return;
@@ -161,6 +165,8 @@ impl Cpu {
         if shared {
             let object = pa.map_or(Object::nothing(), |pa| Object(pa.0));
             self.step(Op::new(OpKind::Rmw, object, u16::from(T::BYTES))).await;
+        } else {
+            self.machine.settle_quiet(self.id());
         }
         self.machine.core.charge(self.machine.costs.atomic);
         let old = match self.machine.perform_load(at.value(), T::BYTES, Flavor::Atomic, true) {
@@ -221,6 +227,7 @@ impl Cpu {
         let (pa, shared) = self.machine.reach(at.value(), self.id());
         match pa {
             Some(pa) if !shared => {
+                self.machine.settle_quiet(self.id());
                 for offset in (0..bytes).step_by(4096) {
                     self.machine.fill_at_once(Pa(pa.0 + offset), 4096.min(bytes - offset), 0);
                 }

@@ -135,6 +135,7 @@ impl Machine {
             Box::new(FutureActor::new(self.core.clone(), program))
         } else {
             let (machine, creator, cpu) = (self.clone(), self.core.current(), handle.clone());
+            self.settle_quiet(creator);
             Box::new(FutureActor::new(self.core.clone(), async move {
                 machine.wait_for_stores_of(creator).await;
                 cpu.order_after();
@@ -157,9 +158,23 @@ impl Machine {
         self.judge.borrow()
     }
 
-    /// Changes shadow or bytes outside any step: set-up of a run.
+    /// Changes shadow or bytes outside any step: set-up of a run, or what takes no step of its own. Own buffered stores go before.
     pub fn with_memory<R>(&self, change: impl FnOnce(&mut Memory) -> R) -> R {
+        if self.overlay.is_some() {
+            self.settle_own();
+        }
+        self.change_memory(change)
+    }
+
+    /// Changes shadow or bytes and nothing else.
+    pub(crate) fn change_memory<R>(&self, change: impl FnOnce(&mut Memory) -> R) -> R {
         change(&mut self.memory.borrow_mut())
+    }
+
+    /// The word at `pa` (8-byte aligned) as a load of the actor at work would find it if nothing were stale: no step, no event.
+    pub fn peek(&self, pa: Pa) -> u64 {
+        let own = self.overlay.as_ref().and_then(|overlay| overlay.own_word(self.core.current(), pa));
+        own.unwrap_or_else(|| self.memory.borrow().ram.load(pa, 8))
     }
 
     /// Takes the memory out, for the next run.
@@ -235,6 +250,11 @@ impl Machine {
     #[inline]
     pub(crate) fn buffers_stores(&self) -> bool {
         self.overlay.as_ref().is_some_and(|overlay| overlay.buffers_stores())
+    }
+
+    /// True when even stores to memory nobody else can reach wait.
+    pub(crate) fn is_weak(&self) -> bool {
+        self.overlay.as_ref().is_some_and(|overlay| overlay.is_weak())
     }
 
     /// The physical address of `va` and whether others can reach it. A bad address counts as reachable: the access is a step,

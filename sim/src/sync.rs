@@ -171,6 +171,8 @@ impl Cpu {
             let (_, shared) = self.machine.reach(va, self.id());
             if shared {
                 self.step(Op::new(OpKind::Lock, Object(pa.0), 8)).await;
+            } else {
+                self.machine.settle_quiet(self.id());
             }
             let mine = u64::from(self.id().0) + 1;
             let seen = self.read_now(word).await;
@@ -202,6 +204,8 @@ impl Cpu {
         let buffered = shared && kind == LockKind::Spin && self.machine.buffers_stores();
         if shared && !buffered {
             self.step(Op::new(OpKind::Unlock, Object(pa.0), 8)).await;
+        } else if !shared {
+            self.machine.settle_quiet(self.id());
         }
         let seen = self.read_now(word).await;
         if self.machine.locks.borrow_mut().drop_held(self.id(), pa).is_none() {

@@ -50,10 +50,11 @@ fn at(var: Var) -> Ptr<u64> {
     Ptr::from_pa(Pa(0x1000 + var * 64))
 }
 
-/// A machine with one frame of cleared variables.
+/// One frame of cleared variables, and a free one.
 fn memory() -> Memory {
-    let mut memory = Memory::new(2);
+    let mut memory = Memory::new(4);
     memory.frames[1].state = FrameState::Reserved;
+    memory.frames[2].state = FrameState::Free;
     memory.ram.fill(Pa(0x1000), 4096, 0, true);
     memory
 }
@@ -338,5 +339,54 @@ fn a_lock_of_two_flags_is_broken_by_store_buffers_alone() {
     for model in MemoryModel::ALL {
         assert_eq!(both_enter(model, false), model != Sc, "{model}");
         assert!(!both_enter(model, true), "{model} with barriers");
+    }
+}
+
+/// Fills an object that nobody else can reach and stores its address where another CPU looks: plainly, after a write barrier, or with
+/// a release. Returns whether, in some schedule, the other one found the object without its content.
+fn found_empty(model: MemoryModel, how: &'static str) -> bool {
+    let mut exhaustive = Exhaustive::new();
+    let empty = Rc::new(std::cell::Cell::new(false));
+    while let Some(policy) = exhaustive.next_policy() {
+        let core = Rc::new(Core::new(policy));
+        let machine = Machine::with_model(core.clone(), memory(), Fabric::new(), Vec::new(), false, model);
+        machine.rebuild_free_lists();
+        let mut engine = Engine::new(core);
+        machine.spawn_cpu(&engine, "writer", Group(0), move |cpu| async move {
+            let object = cpu.machine.take_object(64, sim::memory::Tag(1), sim::memory::Tag(2)).expect("there is memory");
+            cpu.machine.fill_at_once(object, 64, 0);
+            let object: Ptr<u64> = Ptr::from_pa(object);
+            let before = cpu.machine.core.steps();
+            cpu.write(object, 7).await;
+            assert_eq!(cpu.machine.core.steps(), before, "nobody else can reach the object yet");
+            assert_eq!(cpu.read(object).await, 7, "its own store a CPU always sees");
+            match how {
+                "plain" => cpu.write(at(X), object.value()).await,
+                "barrier" => {
+                    cpu.smp_wmb();
+                    cpu.write(at(X), object.value()).await;
+                }
+                _ => cpu.store_release(at(X), object.value()).await,
+            }
+        });
+        let found = empty.clone();
+        machine.spawn_cpu(&engine, "reader", Group(0), move |cpu| async move {
+            let object: Ptr<u64> = cpu.read_once(at(X).cast::<Ptr<u64>>()).await;
+            if !object.is_null() && cpu.read_once(object).await == 0 {
+                found.set(true);
+            }
+        });
+        while engine.run(8) == Burst::Spent && !exhaustive.is_redundant() {}
+        assert_eq!(machine.judge().finding(), None);
+    }
+    empty.get()
+}
+
+#[test]
+fn an_object_published_without_a_barrier_is_found_empty_under_weak_alone() {
+    for model in MemoryModel::ALL {
+        assert_eq!(found_empty(model, "plain"), model == Weak, "{model}");
+        assert!(!found_empty(model, "barrier"), "{model}");
+        assert!(!found_empty(model, "release"), "{model}");
     }
 }

@@ -26,6 +26,7 @@ impl Cpu {
 
     /// `smp_wmb()`, `dma_wmb()`: earlier stores are seen before later ones. Nothing to do where stores drain in order.
     pub fn smp_wmb(&self) {
+        self.machine.settle_quiet(self.id());
         if let Some(overlay) = self.overlay() {
             overlay.with_cpu(self.id(), |cpu| cpu.buffer.barrier());
         }
@@ -65,6 +66,7 @@ impl Cpu {
 
     /// Waits until this CPU's stores have reached memory.
     pub(crate) async fn drain_own_stores(&self, overlay: &Overlay) {
+        self.machine.settle_quiet(self.id());
         while !overlay.with_cpu(self.id(), |cpu| cpu.buffer.is_empty()) {
             self.machine.core.block(Object::store_buffer(self.id())).await;
         }

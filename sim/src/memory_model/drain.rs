@@ -65,14 +65,54 @@ impl Machine {
     }
 
     fn drain_nth(&self, overlay: &Overlay, cpu: ActorId, nth: u32) {
-        let Some(entry) = overlay.take_nth(cpu, nth) else { return };
+        if let Some(entry) = overlay.take_nth(cpu, nth) {
+            self.drain_entry(overlay, cpu, entry, true);
+        }
+    }
+
+    /// Lets the quiet stores of `cpu` reach memory: nobody can tell when they do.
+    pub(crate) fn settle_quiet(&self, cpu: ActorId) {
+        let Some(overlay) = self.overlay.as_deref().filter(|overlay| overlay.is_weak()) else { return };
+        while let Some(entry) = overlay.with_cpu(cpu, |cpu| cpu.buffer.take_quiet()) {
+            self.drain_entry(overlay, cpu, entry, false);
+        }
+    }
+
+    /// Lets all stores of the actor at work reach memory inside the step at hand: something is about to be changed beside its buffer.
+    pub(crate) fn settle_own(&self) {
+        let Some(overlay) = self.overlay.as_deref().filter(|overlay| overlay.buffers_stores()) else { return };
+        let cpu = self.core.current();
+        self.settle_quiet(cpu);
+        while overlay.nr_drainable(cpu) > 0 {
+            self.drain_nth(overlay, cpu, 0);
+        }
+    }
+
+    /// Quiet stores whose memory others can reach by now drain as the others do; what they point to is public with them.
+    fn publish_quiet(&self, overlay: &Overlay, cpu: ActorId) {
+        loop {
+            let published = overlay.with_cpu(cpu, |state| {
+                let memory = self.memory();
+                state.buffer.publish(|pa| !memory.is_private(pa, cpu))
+            });
+            let Some((entry, fits)) = published else { return };
+            if entry.bytes == 8 {
+                self.change_memory(|memory| memory.publish_value(entry.value));
+            }
+            if !fits {
+                self.drain_entry(overlay, cpu, entry, true);
+            }
+        }
+    }
+
+    fn drain_entry(&self, overlay: &Overlay, cpu: ActorId, entry: Pending, shared: bool) {
         let Pending { pa, bytes, value, flavor, .. } = entry;
         let judged = self.memory().judge(pa, bytes, true);
         if let Err(bad) = judged {
             self.bad_drain(cpu, &entry, bad);
         } else {
-            let old = self.with_memory(|memory| {
-                overlay.before_store(&self.core, &memory.ram, pa, bytes, cpu, true);
+            let old = self.change_memory(|memory| {
+                overlay.before_store(&self.core, &memory.ram, pa, bytes, cpu, shared);
                 memory.ram.store_unaligned(pa, bytes, value)
             });
             self.core.charge(self.costs.access);
@@ -101,6 +141,7 @@ impl Machine {
         let Some(overlay) = self.overlay.as_deref().filter(|overlay| overlay.buffers_stores()) else { return };
         let nr_cpus = overlay.cpus.borrow().len();
         let cpus = || (0..nr_cpus).map(|index| ActorId(index as u8));
+        cpus().for_each(|cpu| self.settle_quiet(cpu));
         loop {
             let total: u32 = cpus().map(|cpu| overlay.nr_drainable(cpu)).sum();
             if total == 0 {
@@ -140,9 +181,28 @@ impl Cpu {
     #[cold]
     pub(crate) async fn before_load(&self, pa: Pa, bytes: u8) {
         let Some(overlay) = self.machine.overlay.as_deref() else { return };
+        if overlay.with_cpu(self.id(), |cpu| cpu.buffer.forward(pa, bytes)) == Forward::Partial {
+            self.machine.settle_quiet(self.id());
+        }
         while overlay.with_cpu(self.id(), |cpu| cpu.buffer.forward(pa, bytes)) == Forward::Partial {
             self.machine.core.block(Object::store_buffer(self.id())).await;
         }
+    }
+
+    /// A store of the weak model to memory that nobody else can reach. It waits as others do: should the memory be published without
+    /// a barrier, others may find it without this store.
+    pub(crate) fn store_quietly(&self, va: u64, bytes: u8, value: u64, flavor: Flavor) -> Result<(), Bad> {
+        let Some(overlay) = self.machine.overlay.as_deref() else { return Ok(()) };
+        let pa = {
+            let memory = self.machine.memory();
+            let pa = memory.direct_map(va)?;
+            memory.judge(pa, bytes, true)?;
+            pa
+        };
+        if let Some(entry) = overlay.with_cpu(self.id(), |cpu| cpu.buffer.push_quiet(pa, bytes, value, flavor)) {
+            self.machine.drain_entry(overlay, self.id(), entry, false);
+        }
+        Ok(())
     }
 
     /// A store into the store buffer: no step, unless the buffer is full.
@@ -151,12 +211,16 @@ impl Cpu {
         while overlay.with_cpu(self.id(), |cpu| cpu.buffer.is_full()) {
             self.machine.core.block(Object::store_buffer(self.id())).await;
         }
-        let pa = self.machine.with_memory(|memory| {
+        if release {
+            self.machine.settle_quiet(self.id());
+        }
+        let pa = self.machine.change_memory(|memory| {
             let pa = memory.direct_map(va)?;
             memory.judge(pa, bytes, true)?;
             memory.note_store(pa, self.id(), bytes, value);
             Ok(pa)
         })?;
+        self.machine.publish_quiet(overlay, self.id());
         overlay.with_cpu(self.id(), |cpu| cpu.buffer.push(pa, bytes, value, flavor, release));
         self.machine.core.wake(Object::drain(self.id()));
         Ok(())

@@ -63,6 +63,14 @@ impl Overlay {
         self.lines.as_ref()?.borrow().owner(pa)
     }
 
+    /// The word at `pa` that `cpu` has stored and nobody else sees yet.
+    pub(crate) fn own_word(&self, cpu: ActorId, pa: Pa) -> Option<u64> {
+        match self.with_cpu(cpu, |cpu| cpu.buffer.forward(pa, 8)) {
+            Forward::Value(value) => Some(value),
+            Forward::None | Forward::Partial => None,
+        }
+    }
+
     /// What is known of `cpu`, from nothing on.
     pub(super) fn with_cpu<R>(&self, cpu: ActorId, use_it: impl FnOnce(&mut CpuState) -> R) -> R {
         let mut cpus = self.cpus.borrow_mut();

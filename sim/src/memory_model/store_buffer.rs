@@ -10,6 +10,9 @@ use crate::trace::Flavor;
 /// every one of them lengthens the tree of an exhaustive search.
 pub(super) const ENTRIES_MAX: usize = 8;
 
+/// Quiet stores a buffer holds: as many as a missing barrier before a publication can overtake. Knob.
+const QUIET_MAX: usize = 4;
+
 /// A store on its way to memory.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pending {
@@ -48,6 +51,8 @@ pub(super) enum Forward {
 pub(super) struct StoreBuffer {
     entries: SmallVec<[Pending; ENTRIES_MAX]>,
     group: u32,
+    /// Stores to memory that only this CPU can reach: when they drain is seen by nobody, unless the memory is published first.
+    quiet: SmallVec<[Pending; QUIET_MAX]>,
 }
 
 impl StoreBuffer {
@@ -63,6 +68,30 @@ impl StoreBuffer {
     pub(super) fn push(&mut self, pa: Pa, bytes: u8, value: u64, flavor: Flavor, release: bool) {
         assert!(!self.is_full(), "a store waits while its buffer is full");
         self.entries.push(Pending { pa, bytes, value, flavor, release, group: self.group });
+    }
+
+    /// Enters a store to memory nobody else can reach. Returns the one that has to drain at once to make room.
+    pub(super) fn push_quiet(&mut self, pa: Pa, bytes: u8, value: u64, flavor: Flavor) -> Option<Pending> {
+        let out = (self.quiet.len() == QUIET_MAX).then(|| self.quiet.remove(0));
+        self.quiet.push(Pending { pa, bytes, value, flavor, release: false, group: 0 });
+        out
+    }
+
+    /// Takes out the oldest quiet store.
+    pub(super) fn take_quiet(&mut self) -> Option<Pending> {
+        (!self.quiet.is_empty()).then(|| self.quiet.remove(0))
+    }
+
+    /// Takes out the oldest quiet store whose memory is public by now, and says whether it went over to the others, to drain as they
+    /// do; where they leave no room for it and one more, it has to drain at once.
+    pub(super) fn publish(&mut self, is_public: impl Fn(Pa) -> bool) -> Option<(Pending, bool)> {
+        let at = self.quiet.iter().position(|entry| is_public(entry.pa))?;
+        let entry = self.quiet.remove(at);
+        let fits = self.entries.len() + 1 < ENTRIES_MAX;
+        if fits {
+            self.entries.push(Pending { group: self.group, ..entry });
+        }
+        Some((entry, fits))
     }
 
     /// A write barrier: what is stored from now on drains after what is in the buffer.
@@ -96,7 +125,8 @@ impl StoreBuffer {
     pub(super) fn forward(&self, pa: Pa, bytes: u8) -> Forward {
         let end = pa.0 + u64::from(bytes);
         let overlaps = |entry: &&Pending| entry.pa.0 < end && pa.0 < entry.pa.0 + u64::from(entry.bytes);
-        match self.entries.iter().rev().find(overlaps) {
+        // Memory is either quiet or not, so no load finds stores of both kinds.
+        match self.quiet.iter().rev().chain(self.entries.iter().rev()).find(overlaps) {
             None => Forward::None,
             Some(entry) if entry.pa.0 <= pa.0 && end <= entry.pa.0 + u64::from(entry.bytes) => {
                 let value = entry.value >> (8 * (pa.0 - entry.pa.0));
@@ -139,6 +169,20 @@ mod tests {
     fn stores_to_one_word_drain_in_program_order_in_every_model() {
         let buffer = buffer(&[(0x100, 4, 1), (0x104, 4, 2), (0x200, 8, 3)]);
         assert_eq!(buffer.drainable(MemoryModel::Weak).collect::<Vec<_>>(), [0, 2]);
+    }
+
+    #[test]
+    fn quiet_stores_make_room_for_themselves_and_join_the_others_when_published() {
+        let mut buffer = StoreBuffer::default();
+        for n in 0..QUIET_MAX as u64 {
+            assert!(buffer.push_quiet(Pa(0x100 + n * 8), 8, n, Flavor::Plain).is_none());
+        }
+        assert_eq!(buffer.push_quiet(Pa(0x200), 8, 9, Flavor::Plain).map(|out| out.pa), Some(Pa(0x100)));
+        assert_eq!(buffer.forward(Pa(0x200), 8), Forward::Value(9));
+        assert_eq!(buffer.drainable(MemoryModel::Weak).count(), 0);
+        assert!(buffer.publish(|pa| pa == Pa(0x200)).is_some_and(|(entry, fits)| entry.value == 9 && fits));
+        assert_eq!(buffer.drainable(MemoryModel::Weak).count(), 1);
+        assert!(buffer.publish(|pa| pa == Pa(0x200)).is_none());
     }
 
     #[test]
