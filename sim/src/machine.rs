@@ -11,7 +11,7 @@ use crate::device::Fabric;
 use crate::engine::{Actor, ActorId, ChoiceKind, Core, Engine, FutureActor, Group, Life, Object, Op, OpKind, Spawn};
 use crate::memory::{Bad, Frame, FrameState, Memory, ObjectState, SHARED, Tag};
 use crate::memory_model::{LINE_BYTES, MemoryModel, Overlay};
-use crate::oracle::{Finding, Judge, Oracle, View};
+use crate::oracle::{Access, Finding, Judge, Oracle, RaceDetector, RaceRules, View};
 use crate::sync::LockShadow;
 use crate::trace::{Event, EventKind, Flavor, UnitId, Verb};
 
@@ -59,6 +59,17 @@ impl Default for CpuCosts {
     }
 }
 
+/// What can be chosen about a machine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct MachineConfig {
+    /// Keep the events, for reports.
+    pub keep_log: bool,
+    /// How CPUs order their accesses.
+    pub model: MemoryModel,
+    /// Look for data races, by these rules.
+    pub races: Option<RaceRules>,
+}
+
 /// Everything the actors of one run share.
 pub struct Machine {
     /// Engine core: announcements, choices.
@@ -75,27 +86,29 @@ pub struct Machine {
     scratch_only: Cell<bool>,
     /// What lies over the coherent bytes; nothing under sequential consistency with walkers that snoop.
     pub(crate) overlay: Option<Box<Overlay>>,
+    races: Option<Box<RefCell<RaceDetector>>>,
 }
 
 impl Machine {
     /// A sequentially consistent machine over `memory` (its frames already described) with the given hardware and oracles.
     pub fn new(core: Rc<Core>, memory: Memory, fabric: Fabric, oracles: Vec<Box<dyn Oracle>>, keep_log: bool) -> Rc<Machine> {
-        Machine::with_model(core, memory, fabric, oracles, keep_log, MemoryModel::Sc)
+        Machine::with_config(core, memory, fabric, oracles, MachineConfig { keep_log, ..MachineConfig::default() })
     }
 
-    /// As [`Machine::new`], with CPUs of the given model. Table fetches of units that report ECAP.C = 0 do not snoop.
-    pub fn with_model(
+    /// As [`Machine::new`], with all that can be chosen. Table fetches of units that report ECAP.C = 0 do not snoop.
+    pub fn with_config(
         core: Rc<Core>,
         memory: Memory,
         fabric: Fabric,
         oracles: Vec<Box<dyn Oracle>>,
-        keep_log: bool,
-        model: MemoryModel,
+        config: MachineConfig,
     ) -> Rc<Machine> {
+        let MachineConfig { keep_log, model, races } = config;
         let walkers_snoop = fabric.units().iter().all(|slot| slot.unit.borrow().capabilities().coherent);
         let overlay = Overlay::new(model, memory.frames.len(), walkers_snoop);
         Rc::new(Machine {
             overlay,
+            races: races.map(|rules| Box::new(RefCell::new(RaceDetector::new(rules)))),
             core,
             fabric,
             costs: CpuCosts::default(),
@@ -145,7 +158,42 @@ impl Machine {
         let id = self.core.spawn(Spawn { name: name.to_owned(), group, life, actor });
         handle.assume(id);
         self.start_draining(name, id);
+        self.with_races(|races| races.create(self.core.current(), id));
         id
+    }
+
+    /// Tells the race detector, if there is one.
+    #[inline]
+    pub(crate) fn with_races(&self, tell: impl FnOnce(&mut RaceDetector)) {
+        if let Some(races) = &self.races {
+            tell(&mut races.borrow_mut());
+        }
+    }
+
+    /// Says which function the actor at work is in, for reports of races.
+    #[inline]
+    pub fn enter(&self, function: &'static str) {
+        self.with_races(|races| races.enter(self.core.current(), function));
+    }
+
+    #[cold]
+    fn judge_race(&self, access: Access) {
+        let Some(races) = &self.races else { return };
+        let race = races.borrow_mut().access(&access);
+        if let Some(race) = race {
+            let mut details = race.details;
+            details.extend(self.describe(access.pa));
+            self.violate("RACE", race.title, details);
+        }
+    }
+
+    /// Tells the race detector of an access of the actor at work.
+    #[inline]
+    pub(crate) fn note_access(&self, pa: Pa, bytes: u8, store: bool, flavor: Flavor, value: u64, old: u64) {
+        if self.races.is_some() {
+            let (actor, step) = (self.core.current(), self.core.steps());
+            self.judge_race(Access { actor, pa, bytes, store, flavor, value, old, step });
+        }
     }
 
     /// The memory, for reading.
@@ -293,6 +341,7 @@ impl Machine {
         }
         self.core.charge(self.costs.access);
         self.emit_here(EventKind::Load { pa, bytes, value, flavor });
+        self.note_access(pa, bytes, false, flavor, value, value);
         Ok(value)
     }
 
@@ -316,6 +365,7 @@ impl Machine {
         self.core.charge(self.costs.access);
         let new = if bytes == 8 { value } else { value & ((1 << (bytes * 8)) - 1) };
         self.emit_here(EventKind::Store { pa, bytes, old, new, flavor });
+        self.note_access(pa, bytes, true, flavor, new, old);
         Ok(old)
     }
 
@@ -343,6 +393,7 @@ impl Machine {
         if let Some(overlay) = &self.overlay {
             overlay.forget(Pa(pfn.0 << 12), 4096 << order);
         }
+        self.with_races(|races| races.forget(Pa(pfn.0 << 12), 4096 << order));
         self.core.charge(self.costs.allocate);
         self.emit(EventKind::FramesTaken { pfn, order, tag });
         Some(pfn)
@@ -385,6 +436,7 @@ impl Machine {
         if let Some(overlay) = &self.overlay {
             overlay.forget(pa, u64::from(bytes));
         }
+        self.with_races(|races| races.forget(pa, u64::from(bytes)));
         self.core.charge(self.costs.allocate);
         self.emit(EventKind::ObjectTaken { pa, bytes, tag });
         Some(pa)
@@ -442,6 +494,7 @@ impl Machine {
             self.core.forget(*group);
         }
         self.drain_for_jump();
+        self.with_races(RaceDetector::jump);
         let poison = self.core.choose(ChoiceKind::Poison, 3);
         let era = {
             let mut memory = self.memory.borrow_mut();

@@ -187,6 +187,7 @@ impl Cpu {
                 self.machine.core.charge(self.machine.costs.atomic);
                 self.machine.locks.borrow_mut().take(self.id(), Held { lock: pa, kind });
                 self.machine.emit(EventKind::Locked { pa, kind });
+                self.machine.with_races(|races| races.acquire(self.id(), pa));
                 return;
             }
             if kind != LockKind::Read && self.machine.locks.borrow().held_by(self.id()).iter().any(|held| held.lock == pa) {
@@ -213,6 +214,7 @@ impl Cpu {
             self.machine.violate("LOCK", "unlock of a lock that is not held".to_owned(), details);
         }
         let new = if kind == LockKind::Read { seen.wrapping_sub(1) } else { 0 };
+        self.machine.with_races(|races| races.release(self.id(), pa));
         if buffered {
             if let Err(bad) = self.buffer_store(va, 8, new, Flavor::Atomic, true).await {
                 match self.bad_lock(va, bad).await {}
@@ -292,10 +294,12 @@ impl Cpu {
             return;
         }
         self.machine.core.block(Object(queue.pa().0)).await;
+        self.machine.with_races(|races| races.acquire(self.id(), queue.pa()));
     }
     /// `wake_up_all(queue)`.
     pub async fn wake_up(&self, queue: Ptr<WaitQueue>) {
         self.step(Op::new(OpKind::Write, Object(queue.pa().0), 8)).await;
+        self.machine.with_races(|races| races.release(self.id(), queue.pa()));
         self.machine.core.wake(Object(queue.pa().0));
     }
 }

@@ -11,7 +11,7 @@ use std::rc::Rc;
 use iommu_model::addr::Pa;
 use sim::device::Fabric;
 use sim::engine::{Burst, Core, Engine, Group};
-use sim::machine::Machine;
+use sim::machine::{Machine, MachineConfig};
 use sim::memory::{FrameState, Memory, Ptr};
 use sim::memory_model::MemoryModel::{self, Sc, Tso, Weak};
 use sim::policy::Exhaustive;
@@ -75,7 +75,8 @@ fn explore(model: MemoryModel, mut exhaustive: Exhaustive, threads: &[&'static [
     let (mut outcomes, mut runs) = (Outcomes::new(), 0);
     while let Some(policy) = exhaustive.next_policy() {
         let core = Rc::new(Core::new(policy));
-        let machine = Machine::with_model(core.clone(), memory(), Fabric::new(), Vec::new(), false, model);
+        let machine =
+            Machine::with_config(core.clone(), memory(), Fabric::new(), Vec::new(), MachineConfig { model, ..MachineConfig::default() });
         let mut engine = Engine::new(core);
         let registers = Rc::new(RefCell::new(vec![u64::MAX; threads.iter().map(|program| registers_of(program)).sum()]));
         let mut first = 0;
@@ -349,7 +350,8 @@ fn found_empty(model: MemoryModel, how: &'static str) -> bool {
     let empty = Rc::new(std::cell::Cell::new(false));
     while let Some(policy) = exhaustive.next_policy() {
         let core = Rc::new(Core::new(policy));
-        let machine = Machine::with_model(core.clone(), memory(), Fabric::new(), Vec::new(), false, model);
+        let machine =
+            Machine::with_config(core.clone(), memory(), Fabric::new(), Vec::new(), MachineConfig { model, ..MachineConfig::default() });
         machine.rebuild_free_lists();
         let mut engine = Engine::new(core);
         machine.spawn_cpu(&engine, "writer", Group(0), move |cpu| async move {

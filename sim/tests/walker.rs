@@ -13,7 +13,7 @@ use iommu_model::vtd::{Capabilities, Unit};
 use sim::cpu::Cpu;
 use sim::device::{Fabric, HARDWARE};
 use sim::engine::{ActorId, Burst, Core, Engine, Group, Life, Object, Op, OpKind};
-use sim::machine::Machine;
+use sim::machine::{Machine, MachineConfig};
 use sim::memory::{FrameState, Memory, Ptr};
 use sim::memory_model::MemoryModel;
 use sim::policy::Exhaustive;
@@ -39,7 +39,7 @@ fn machine(core: Rc<Core>, model: MemoryModel, snoops: bool) -> Rc<Machine> {
     memory.ram.fill(Pa(0x1000), 4096, 0, true);
     let mut fabric = Fabric::new();
     fabric.add_unit(Unit::new(Capabilities { coherent: snoops, ..Capabilities::default() }, Params::default()));
-    Machine::with_model(core, memory, fabric, Vec::new(), false, model)
+    Machine::with_config(core, memory, fabric, Vec::new(), MachineConfig { model, ..MachineConfig::default() })
 }
 
 /// What the walker may read: `fetches` one after the other once it has looked at the doorbell.

@@ -14,6 +14,7 @@ impl Cpu {
 
     /// `smp_mb()`, `mb()`: every earlier access happens before every later one, and lines whose flush was asked for are in memory.
     pub async fn smp_mb(&self) {
+        self.machine.with_races(|races| races.barrier(self.id()));
         let Some(overlay) = self.overlay() else { return };
         self.drain_own_stores(overlay).await;
         while let Some(line) = overlay.with_cpu(self.id(), |cpu| cpu.flushes.pop()) {
@@ -26,6 +27,7 @@ impl Cpu {
 
     /// `smp_wmb()`, `dma_wmb()`: earlier stores are seen before later ones. Nothing to do where stores drain in order.
     pub fn smp_wmb(&self) {
+        self.machine.with_races(|races| races.barrier(self.id()));
         self.machine.settle_quiet(self.id());
         if let Some(overlay) = self.overlay() {
             overlay.with_cpu(self.id(), |cpu| cpu.buffer.barrier());

@@ -199,6 +199,8 @@ impl Cpu {
             memory.judge(pa, bytes, true)?;
             pa
         };
+        let old = self.machine.memory().ram.load_unaligned(pa, bytes);
+        self.machine.note_access(pa, bytes, true, flavor, value, old);
         if let Some(entry) = overlay.with_cpu(self.id(), |cpu| cpu.buffer.push_quiet(pa, bytes, value, flavor)) {
             self.machine.drain_entry(overlay, self.id(), entry, false);
         }
@@ -221,6 +223,8 @@ impl Cpu {
             Ok(pa)
         })?;
         self.machine.publish_quiet(overlay, self.id());
+        let old = self.machine.memory().ram.load_unaligned(pa, bytes);
+        self.machine.note_access(pa, bytes, true, flavor, value, old);
         overlay.with_cpu(self.id(), |cpu| cpu.buffer.push(pa, bytes, value, flavor, release));
         self.machine.core.wake(Object::drain(self.id()));
         Ok(())
