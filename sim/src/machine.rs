@@ -393,7 +393,7 @@ impl Machine {
         if let Some(overlay) = &self.overlay {
             overlay.forget(Pa(pfn.0 << 12), 4096 << order);
         }
-        self.with_races(|races| races.forget(Pa(pfn.0 << 12), 4096 << order));
+        self.with_races(|races| races.allocate(actor, Pa(pfn.0 << 12), 4096 << order));
         self.core.charge(self.costs.allocate);
         self.emit(EventKind::FramesTaken { pfn, order, tag });
         Some(pfn)
@@ -416,6 +416,7 @@ impl Machine {
         self.check_no_lock_held_in(Pa(pfn.0 << 12), 4096 << order);
         let tag = self.memory.borrow().frames[pfn.0 as usize].tag;
         let actor = self.core.current();
+        self.with_races(|races| races.free(actor, Pa(pfn.0 << 12), 4096 << order));
         self.frames.borrow_mut().give(&mut self.memory.borrow_mut(), &self.core, pfn, order, actor);
         self.core.charge(self.costs.allocate);
         self.emit(EventKind::FramesFreed { pfn, order, tag });
@@ -436,7 +437,7 @@ impl Machine {
         if let Some(overlay) = &self.overlay {
             overlay.forget(pa, u64::from(bytes));
         }
-        self.with_races(|races| races.forget(pa, u64::from(bytes)));
+        self.with_races(|races| races.allocate(actor, pa, u64::from(bytes)));
         self.core.charge(self.costs.allocate);
         self.emit(EventKind::ObjectTaken { pa, bytes, tag });
         Some(pa)
@@ -453,6 +454,7 @@ impl Machine {
         let given = slab::give_slot(&mut self.memory.borrow_mut(), &self.core, pa, actor);
         match given {
             Ok(tag) => {
+                self.with_races(|races| races.free(actor, pa, bytes));
                 self.core.charge(self.costs.allocate);
                 self.emit(EventKind::ObjectFreed { pa, tag });
             }

@@ -47,6 +47,9 @@ pub const ALL: &[Canary] = &[
         properties: &["availability"],
         runs: 400,
     },
+    Canary { defect: Defect::LeafNotFlushed, scenario: "update-with-dma", kernel: "tip", properties: &["availability"], runs: 100 },
+    Canary { defect: Defect::ContextNotFlushed, scenario: "update-with-dma", kernel: "tip", properties: &["availability"], runs: 100 },
+    Canary { defect: Defect::DoorbellRelaxed, scenario: "unmap-vs-dma", kernel: "tip", properties: &["I8", "I3"], runs: 400 },
     Canary { defect: Defect::RollbackShort, scenario: "preserve-fails-midway", kernel: "tip", properties: &["L1"], runs: 400 },
     Canary {
         defect: Defect::TableInstallByStore,

@@ -2,6 +2,7 @@
 
 use iommu_model::addr::Pa;
 
+use super::store_buffer::Forward;
 use super::{LINE_BYTES, Overlay};
 use crate::cpu::Cpu;
 use crate::engine::{Object, Op, OpKind};
@@ -18,6 +19,12 @@ impl Cpu {
         let Some(overlay) = self.overlay() else { return };
         self.drain_own_stores(overlay).await;
         while let Some(line) = overlay.with_cpu(self.id(), |cpu| cpu.flushes.pop()) {
+            // No walker can reach memory that is private to this CPU: when its lines are written back is seen by nobody.
+            let shared = !self.machine.memory().is_private(line, self.id());
+            if !shared {
+                overlay.write_back(line);
+                continue;
+            }
             self.machine.core.step(Op::new(OpKind::Write, Object(line.0), LINE_BYTES as u16)).await;
             overlay.write_back(line);
         }
@@ -42,11 +49,13 @@ impl Cpu {
     }
 
     /// `clflushopt`, `clwb`, `dc cvac`: asks for the line of `at` to be written back. That is certain only after the next full barrier.
+    /// A line that is clean stays as it is.
     pub fn flush_line<T>(&self, at: Ptr<T>) {
         if let Some(overlay) = self.overlay().filter(|overlay| overlay.has_dirty_lines()) {
             let line = Pa(at.pa().0 & !(LINE_BYTES - 1));
             overlay.with_cpu(self.id(), |cpu| {
-                if !cpu.flushes.contains(&line) {
+                let stored = cpu.buffer.forward(line, LINE_BYTES as u8) != Forward::None;
+                if (stored || overlay.line_owner(line).is_some()) && !cpu.flushes.contains(&line) {
                     cpu.flushes.push(line);
                 }
             });

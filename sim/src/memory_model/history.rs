@@ -6,7 +6,7 @@
 use iommu_model::addr::Pa;
 use smallvec::SmallVec;
 
-/// Overwritten words that are remembered.
+/// Overwritten words that are remembered. Knob.
 const OVERWRITES_MAX: usize = 64;
 
 /// A moment: the number of stores that had reached memory.
@@ -33,8 +33,11 @@ pub(super) struct History {
     next: usize,
 }
 
+/// Overwritten values of one word that a load may choose from.
+const VERSIONS_MAX: usize = 4;
+
 /// Overwritten values of one word, newest first.
-pub(super) type Versions = SmallVec<[Version; 4]>;
+pub(super) type Versions = SmallVec<[Version; VERSIONS_MAX]>;
 
 impl History {
     pub(super) fn new() -> History {
@@ -66,11 +69,10 @@ impl History {
     /// Earlier values of the word at `pa` that memory still held after `floor`, and that are not older than what was stored at
     /// `seen`; newest first.
     pub(super) fn versions(&self, pa: Pa, floor: Time, seen: Time) -> Versions {
+        let nr = self.ring.len();
+        let newest_first = (0..nr).rev().map(|age| &self.ring[(self.next + age) % nr]);
         let allowed = |(at, version): &&(Pa, Version)| *at == pa && version.end > floor && version.begin >= seen;
-        let mut versions: Versions = self.ring.iter().filter(allowed).map(|(_, version)| *version).collect();
-        versions.sort_unstable_by_key(|version| std::cmp::Reverse(version.end));
-        versions.truncate(versions.inline_size());
-        versions
+        newest_first.filter(allowed).map(|(_, version)| *version).take(VERSIONS_MAX).collect()
     }
 
     /// Forgets what `bytes` bytes at `pa` held: the memory begins a new life.

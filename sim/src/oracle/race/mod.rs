@@ -12,6 +12,7 @@
 //! | release store, atomic operation | the store | marked load or atomic operation that finds the word so |
 //! | write or full barrier, then marked store | the barrier | marked load of the word |
 //! | wait queue | `wake_up` | return of the sleeper |
+//! | memory | its free | its next allocation |
 //! | creation | the creator's step | the new actor's first step |
 //! | jump | everything | everything: the next kernel begins with a clean slate |
 //!
@@ -30,6 +31,7 @@ use iommu_model::addr::Pa;
 use rustc_hash::FxHashMap;
 
 use crate::engine::ActorId;
+use crate::memory::FRAME_BYTES;
 use crate::trace::Flavor;
 use cell::{Cells, Past};
 use clock::Clock;
@@ -126,9 +128,22 @@ impl RaceDetector {
         self.tick(actor);
     }
 
-    /// Memory at `pa` begins a new life.
-    pub(crate) fn forget(&mut self, pa: Pa, bytes: u64) {
+    /// `actor` gives `bytes` bytes at `pa` back to an allocator.
+    pub(crate) fn free(&mut self, actor: ActorId, pa: Pa, bytes: u64) {
+        let clock = std::mem::take(&mut self.actor(actor).clock);
+        for block in (pa.0..pa.0 + bytes).step_by(FRAME_BYTES as usize) {
+            self.released.entry(block).or_default().join(&clock);
+        }
+        self.actor(actor).clock = clock;
+        self.tick(actor);
+    }
+
+    /// An allocator hands `bytes` bytes at `pa` to `actor`: they have no past, and whoever had them is done with them.
+    pub(crate) fn allocate(&mut self, actor: ActorId, pa: Pa, bytes: u64) {
         self.cells.forget(pa, bytes);
+        for block in (pa.0..pa.0 + bytes).step_by(FRAME_BYTES as usize) {
+            self.acquire(actor, Pa(block));
+        }
     }
 
     /// A generation has ended: nothing before can race with anything after.
@@ -293,8 +308,17 @@ mod tests {
     fn creation_a_new_life_and_the_jump_order() {
         assert_eq!(races(&[&plain(A, true), &tell(|d| d.create(A, B)), &plain(B, true)]), 0);
         assert_eq!(races(&[&tell(|d| d.create(A, B)), &plain(A, true), &plain(B, true)]), 1);
-        assert_eq!(races(&[&plain(A, true), &tell(|d| d.forget(X, 8)), &plain(B, true)]), 0);
+        assert_eq!(races(&[&plain(A, true), &tell(|d| d.allocate(B, X, 8)), &plain(B, true)]), 0);
         assert_eq!(races(&[&plain(A, true), &tell(RaceDetector::jump), &plain(B, true)]), 0);
+    }
+
+    #[test]
+    fn what_belongs_to_memory_is_handed_on_with_it() {
+        // The descriptor of a frame lies elsewhere: only the allocator orders its last user before its next one.
+        let (frame, other, descriptor) = (Pa(0x8000), Pa(0x9000), of(A, X, true, Flavor::Plain));
+        let free = tell(move |d| d.free(A, frame, 0x1000));
+        assert_eq!(races(&[&descriptor, &free, &tell(move |d| d.allocate(B, frame, 0x1000)), &plain(B, true)]), 0);
+        assert_eq!(races(&[&descriptor, &free, &tell(move |d| d.allocate(B, other, 0x1000)), &plain(B, true)]), 1);
     }
 
     #[test]
