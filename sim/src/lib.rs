@@ -13,6 +13,7 @@
 //! | [`entropy`] | the one entropy source, in named streams |
 //! | [`replay`] | choice lists as text |
 //! | [`memory`] | RAM of real bytes with shadow; typed kernel pointers |
+//! | [`memory_model`] | store buffers, stale loads and dirty cache lines over the coherent bytes |
 //! | [`alloc`] | folio allocator and slab; what fails and what is handed out are choices |
 //! | [`cpu`], [`sync`] | what a program can do: accesses, locks, refcounts, wait queues |
 //! | [`device`] | DMA devices and remapping units (the silicon is the crate `iommu-model`) |
@@ -31,6 +32,7 @@ pub mod engine;
 pub mod entropy;
 pub mod machine;
 pub mod memory;
+pub mod memory_model;
 pub mod oracle;
 pub mod policy;
 pub mod programs;

@@ -64,6 +64,9 @@ pub const ALL: &[Canary] = &[
         runs: 800,
     },
     Canary { defect: Defect::RestoreSkipsTable, scenario: "update-with-dma", kernel: "tip-reclaim", properties: &["adoption"], runs: 50 },
+    Canary { defect: Defect::LeafNotFlushed, scenario: "update-with-dma", kernel: "tip", properties: &["availability"], runs: 100 },
+    Canary { defect: Defect::ContextNotFlushed, scenario: "update-with-dma", kernel: "tip", properties: &["availability"], runs: 100 },
+    Canary { defect: Defect::DoorbellRelaxed, scenario: "unmap-vs-dma", kernel: "tip", properties: &["I8", "I3"], runs: 400 },
     Canary { defect: Defect::RollbackShort, scenario: "preserve-fails-midway", kernel: "tip", properties: &["L1"], runs: 400 },
     Canary {
         defect: Defect::TableInstallByStore,

@@ -91,6 +91,6 @@ fn fail_nth(text: &str) -> Result<u32, String> {
 
 fn setting(text: &str) -> Result<(String, u64), String> {
     let (key, value) = text.split_once('=').ok_or("KEY=VALUE is wanted; next: lurch list settings")?;
-    let (key, value) = names::setting(key, names::number(value)?)?;
+    let (key, value) = names::setting(key, names::setting_value(key, value)?)?;
     Ok((key.to_owned(), value))
 }

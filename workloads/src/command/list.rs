@@ -78,7 +78,16 @@ fn items(what: What) -> Vec<Item> {
         What::Marks => Mark::ALL.iter().map(|mark| item("mark", mark.name(), String::new())).collect(),
         What::Settings => PARAMETERS
             .iter()
-            .map(|parameter| item("setting", parameter.key, format!("{} (at most {})", parameter.about, parameter.max)))
+            .map(|parameter| {
+                item(
+                    "setting",
+                    parameter.key,
+                    match parameter.names {
+                        [] => format!("{} (at most {})", parameter.about, parameter.max),
+                        names => format!("{} ({})", parameter.about, names.join(", ")),
+                    },
+                )
+            })
             .collect(),
     }
 }

@@ -23,8 +23,10 @@ use iommu_model::timing::{Geometry, Params};
 use iommu_model::vtd::{Capabilities, Unit};
 use sim::device::Fabric;
 use sim::engine::{Burst, Core, Engine, Recorded};
-use sim::machine::Machine;
+use sim::machine::{Machine, MachineConfig};
 use sim::memory::{FrameState, Memory};
+use sim::memory_model::MemoryModel;
+use sim::oracle::RaceRules;
 use sim::policy::{Policy, PolicySpec, Replay};
 use sim::trace::UnitId;
 
@@ -115,7 +117,7 @@ impl Run {
         if let Some(at) = how.snapshot_at {
             oracles.push(Box::new(crate::inspect::Snapshotter::new(at, snapshots.clone())));
         }
-        let machine = Machine::new(core.clone(), memory, fabric, oracles, how.keep_log);
+        let machine = Machine::with_config(core.clone(), memory, fabric, oracles, config_of(spec, how));
         let mut engine = Engine::new(core);
         if host.is_some() {
             engine.set_driven_from_outside();
@@ -182,6 +184,20 @@ impl Run {
     }
 }
 
+/// What the settings say about the machine beside its topology.
+fn config_of(spec: &RunSpec, how: &How<'_>) -> MachineConfig {
+    let setting = |key: &str| spec.settings.get(key).copied().unwrap_or(0);
+    MachineConfig {
+        keep_log: how.keep_log,
+        model: MemoryModel::ALL[setting("memory-model").min(2) as usize],
+        races: match setting("races") {
+            0 => None,
+            1 => Some(RaceRules::PlainStoresAtomic),
+            _ => Some(RaceRules::Strict),
+        },
+    }
+}
+
 /// Writes the memory map into the shadow.
 fn describe_memory(memory: &mut Memory, topo: &Topology) {
     for (index, frame) in memory.frames.iter_mut().enumerate() {
@@ -211,6 +227,7 @@ fn build_fabric(topo: &Topology) -> Fabric {
             root_switch_invalidates: unit.root_switch_invalidates,
             page_selective: unit.page_selective,
             superpage_2m: unit.superpage_2m,
+            coherent: unit.coherent,
             ..Capabilities::default()
         };
         let ways = u32::from(unit.psc_entries);
