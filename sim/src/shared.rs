@@ -174,7 +174,7 @@ impl World {
             done.set(true);
             core.wake(object);
         };
-        let actor = Box::new(FutureActor::new(self.core.clone(), program));
+        let actor = Box::pin(FutureActor::new(self.core.clone(), program));
         self.core.spawn(Spawn { name: name.to_owned(), group: Group(0), life, actor });
         task
     }

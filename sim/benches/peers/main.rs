@@ -92,7 +92,7 @@ fn ratios(figure: &Figure, figures: &[Figure]) -> [(&'static str, f64); 3] {
 }
 
 fn main() -> ExitCode {
-    let (mut json, mut rounds, mut benched) = (false, 11, false);
+    let (mut json, mut rounds, mut benched) = (false, 15, false);
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         match word.as_str() {
@@ -106,7 +106,7 @@ fn main() -> ExitCode {
             other => return usage(&format!("`{other}` is not known")),
         }
     }
-    let (rounds, slice) = if benched { (rounds, Duration::from_millis(40)) } else { (1, Duration::from_millis(1)) };
+    let (rounds, slice) = if benched { (rounds, Duration::from_millis(20)) } else { (1, Duration::from_millis(1)) };
     let groups = [
         ("steps", "4 actors x 1000 steps", Workload { actors: 4, steps: 1000 }, true),
         ("tiny-run", "whole run, 3 actors x 10", Workload { actors: 3, steps: 10 }, false),

@@ -64,29 +64,33 @@ impl Resumed {
 /// A program the engine drives step by step.
 pub trait Actor {
     /// Performs the announced operation, if any, and runs on to the next announcement.
-    fn resume(&mut self) -> Resumed;
+    fn resume(self: Pin<&mut Self>) -> Resumed;
 }
 
-/// An `async` program as an actor.
-pub struct FutureActor<F> {
-    core: Rc<Core>,
-    future: Pin<Box<F>>,
+pin_project_lite::pin_project! {
+    /// An `async` program as an actor. The program lies in the actor itself: one allocation for both.
+    pub struct FutureActor<F> {
+        core: Rc<Core>,
+        #[pin]
+        future: F,
+    }
 }
 
 impl<F: Future<Output = ()>> FutureActor<F> {
     /// Wraps `future`, whose awaits must all come from `core`.
     pub fn new(core: Rc<Core>, future: F) -> FutureActor<F> {
-        FutureActor { core, future: Box::pin(future) }
+        FutureActor { core, future }
     }
 }
 
 impl<F: Future<Output = ()>> Actor for FutureActor<F> {
-    fn resume(&mut self) -> Resumed {
+    fn resume(self: Pin<&mut Self>) -> Resumed {
+        let this = self.project();
         let mut context = Context::from_waker(Waker::noop());
-        match self.future.as_mut().poll(&mut context) {
+        match this.future.poll(&mut context) {
             Poll::Ready(()) => Resumed::done(),
             // A future that pends without having announced waits on something that is not ours: it can never go on.
-            Poll::Pending => self.core.take_resumed(),
+            Poll::Pending => this.core.take_resumed(),
         }
     }
 }

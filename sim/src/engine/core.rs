@@ -32,7 +32,7 @@ pub struct Spawn {
     /// Whether the run waits for it.
     pub life: Life,
     /// Its program.
-    pub actor: Box<dyn Actor>,
+    pub actor: Pin<Box<dyn Actor>>,
 }
 
 /// State shared by the engine and all actors of one run. Single threaded; actors hold it in an `Rc`.
@@ -45,7 +45,7 @@ pub struct Core {
     nr_spawned: Cell<usize>,
     forgets: RefCell<Vec<(Group, Option<ActorId>)>>,
     halted: Cell<bool>,
-    /// Which of wakes, spawns and forgets something stands in.
+    /// Which of wakes, spawns and forgets something stands in, and whether the run was told to end.
     requests: Cell<u8>,
     steps: Cell<u64>,
     cost: Cell<u32>,
@@ -59,6 +59,8 @@ impl Core {
     pub(super) const SPAWN: u8 = 2;
     /// Request: something stands in forgets.
     pub(super) const FORGET: u8 = 4;
+    /// Request: the run ends.
+    pub(super) const HALT: u8 = 8;
 
     /// A core whose choices are answered by `policy`.
     pub fn new(policy: Box<dyn Policy>) -> Core {
@@ -122,6 +124,7 @@ impl Core {
 
     /// Ends the run after the step at hand.
     pub fn halt(&self) {
+        self.request(Core::HALT);
         self.halted.set(true);
     }
 
@@ -181,8 +184,11 @@ impl Core {
     pub(super) fn enter(&self, actor: ActorId) {
         self.current.set(actor);
     }
-    pub(super) fn begin_step(&self) {
-        self.steps.set(self.steps.get() + 1);
+    /// Step number `step`, counted from 1, begins. The engine brings the number, since a sum read back from here the moment after its
+    /// neighbours were written would wait for the store.
+    #[inline]
+    pub(super) fn begin_step(&self, step: u64) {
+        self.steps.set(step);
         self.cost.set(1);
     }
     #[inline]

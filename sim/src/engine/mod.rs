@@ -9,10 +9,11 @@ mod choice;
 mod core;
 mod op;
 
+use std::pin::Pin;
 use std::rc::Rc;
 
 pub use actor::{Actor, FutureActor, Next, Resumed};
-pub use choice::{Choice, ChoiceKind, Choices, Enabled, RECORD_LIMIT, Recorded};
+pub use choice::{Choice, ChoiceKind, Choices, Enabled, RECORD_LIMIT, Recorded, Runnable};
 pub use core::{Core, Group, Life, Spawn, Suspend};
 pub use op::{ActorId, Object, Op, OpKind};
 
@@ -33,8 +34,7 @@ struct Slot {
     name: String,
     group: Group,
     life: Life,
-    actor: Option<Box<dyn Actor>>,
-    enabled: bool,
+    actor: Option<Pin<Box<dyn Actor>>>,
     clock: u64,
 }
 
@@ -42,13 +42,11 @@ struct Slot {
 pub struct Engine {
     core: Rc<Core>,
     slots: Vec<Slot>,
-    ops: Vec<Op>,
+    runnable: Runnable,
     /// What each actor waits for, by actor; [`AWAKE`] for those that wait for nothing.
     blocked: Vec<Object>,
     /// A bit for each object that some actor waits for, and perhaps for some that nobody waits for any more.
     waited_for: u64,
-    enabled: Vec<ActorId>,
-    last: Option<ActorId>,
     nr_finite: usize,
     nr_finite_enabled: usize,
     idle_steps: u32,
@@ -73,11 +71,9 @@ impl Engine {
         Engine {
             core,
             slots: Vec::with_capacity(16),
-            ops: Vec::with_capacity(16),
+            runnable: Runnable::default(),
             blocked: Vec::with_capacity(16),
             waited_for: 0,
-            enabled: Vec::with_capacity(16),
-            last: None,
             nr_finite: 0,
             nr_finite_enabled: 0,
             idle_steps: 0,
@@ -92,34 +88,54 @@ impl Engine {
 
     /// Spawns an `async` program; see [`Core::spawn`].
     pub fn spawn(&self, name: &str, group: Group, life: Life, future: impl Future<Output = ()> + 'static) -> ActorId {
-        let actor = Box::new(FutureActor::new(self.core.clone(), future));
+        let actor = Box::pin(FutureActor::new(self.core.clone(), future));
         self.core.spawn(Spawn { name: name.to_owned(), group, life, actor })
     }
 
     /// Performs at most `steps` steps.
     pub fn run(&mut self, steps: u64) -> Burst {
+        let core = self.core.clone();
+        let mut left = steps;
         self.settle();
-        for _ in 0..steps {
-            if self.core.is_halted() {
-                return Burst::Halted;
+        while left > 0 {
+            if let Some(burst) = self.stopped() {
+                return burst;
             }
-            if self.nr_finite == 0 {
-                return Burst::Finished;
+            while left > 0 {
+                left -= 1;
+                let actor = core.choices().borrow_mut().schedule(&self.runnable);
+                self.runnable.last = Some(actor);
+                self.runnable.step += 1;
+                core.begin_step(self.runnable.step);
+                self.perform(&core, actor);
+                // Most steps leave nothing to do: the next one follows at once.
+                if core.requests() != 0 || self.nr_finite_enabled == 0 {
+                    self.settle();
+                    break;
+                }
             }
-            if self.enabled.is_empty() || self.idle_steps > IDLE_STEPS_MAX {
-                return if self.driven { Burst::Spent } else { Burst::Deadlock };
-            }
-            let enabled = Enabled { ids: &self.enabled, ops: &self.ops, last: self.last, step: self.core.steps() };
-            let actor = self.core.choices().borrow_mut().schedule(enabled);
-            self.last = Some(actor);
-            self.core.begin_step();
-            self.resume(actor);
-            let slot = &mut self.slots[actor.index()];
-            slot.clock += u64::from(self.core.step_cost());
-            self.settle();
-            self.idle_steps = if self.nr_finite_enabled > 0 || self.driven { 0 } else { self.idle_steps + 1 };
         }
-        if self.core.is_halted() { Burst::Halted } else { Burst::Spent }
+        if core.is_halted() { Burst::Halted } else { Burst::Spent }
+    }
+
+    /// Why the run cannot go on, if it cannot; asked before every step that is not known to be possible.
+    fn stopped(&mut self) -> Option<Burst> {
+        if self.core.is_halted() {
+            return Some(Burst::Halted);
+        }
+        if self.nr_finite_enabled > 0 {
+            self.idle_steps = 0;
+            return None;
+        }
+        if self.nr_finite == 0 {
+            return Some(Burst::Finished);
+        }
+        // One step, or one attempt, is between two of these questions.
+        self.idle_steps += u32::from(!self.driven);
+        if self.runnable.ids.is_empty() || self.idle_steps > IDLE_STEPS_MAX {
+            return Some(if self.driven { Burst::Spent } else { Burst::Deadlock });
+        }
+        None
     }
 
     /// Name of an actor.
@@ -145,22 +161,44 @@ impl Engine {
         self.slots.iter().map(|slot| slot.clock).max().unwrap_or(0)
     }
 
-    #[inline]
-    fn resume(&mut self, id: ActorId) {
+    /// Performs the announced operation of `id`: a step.
+    #[inline(always)]
+    fn perform(&mut self, core: &Core, id: ActorId) {
         let slot = &mut self.slots[id.index()];
         let Some(actor) = &mut slot.actor else { return };
-        self.core.enter(id);
-        match actor.resume().next() {
+        core.enter(id);
+        let resumed = actor.as_mut().resume();
+        slot.clock += u64::from(core.step_cost());
+        match resumed.next() {
             Next::Announced(op) => {
-                self.ops[id.index()] = op;
-                if !slot.enabled {
-                    slot.enabled = true;
-                    self.blocked[id.index()] = AWAKE;
-                    self.enable(id);
+                let before = std::mem::replace(&mut self.runnable.ops[id.index()], op);
+                if before.differs_in_turn(op) {
+                    self.admit(id, op);
                 }
             }
+            next => self.stop(id, next),
+        }
+    }
+
+    /// Lets `id`, woken, go on to its next announcement: no step.
+    fn resume(&mut self, id: ActorId) {
+        let Some(actor) = &mut self.slots[id.index()].actor else { return };
+        self.core.enter(id);
+        match actor.as_mut().resume().next() {
+            Next::Announced(op) => {
+                self.runnable.ops[id.index()] = op;
+                self.blocked[id.index()] = AWAKE;
+                self.admit(id, op);
+            }
+            next => self.stop(id, next),
+        }
+    }
+
+    /// Takes down that `id` announced nothing.
+    fn stop(&mut self, id: ActorId, next: Next) {
+        match next {
+            Next::Announced(_) => {}
             Next::Blocked(object) => {
-                slot.enabled = false;
                 self.blocked[id.index()] = object;
                 self.waited_for |= filter_bit(object);
                 self.disable(id);
@@ -169,8 +207,14 @@ impl Engine {
         }
     }
 
+    /// Gives an actor that can be picked its places, by what it announced.
+    fn admit(&mut self, id: ActorId, op: Op) {
+        if self.runnable.admit(id, op) {
+            self.nr_finite_enabled += usize::from(self.slots[id.index()].life == Life::Finite);
+        }
+    }
+
     /// Carries out what the step asked for: forget groups, let woken ones announce, start actors.
-    #[inline]
     fn settle(&mut self) {
         let requests = self.core.take_requests();
         if requests & Core::FORGET != 0 {
@@ -210,7 +254,7 @@ impl Engine {
                 self.waited_for = waited_for.fold(0, |bits, object| bits | filter_bit(*object));
                 continue;
             }
-            let clock = self.last.map_or(0, |last| self.slots[last.index()].clock);
+            let clock = self.runnable.last.map_or(0, |last| self.slots[last.index()].clock);
             for index in 0..self.slots.len() {
                 if self.blocked[index] == object {
                     self.slots[index].clock = self.slots[index].clock.max(clock);
@@ -225,27 +269,19 @@ impl Engine {
         while !self.core.spawns().borrow().is_empty() {
             let spawns = std::mem::take(&mut *self.core.spawns().borrow_mut());
             for Spawn { name, group, life, actor } in spawns {
-                let clock = self.last.map_or(0, |last| self.slots[last.index()].clock);
+                let clock = self.runnable.last.map_or(0, |last| self.slots[last.index()].clock);
                 let id = ActorId(self.slots.len() as u8);
-                self.slots.push(Slot { name, group, life, actor: Some(actor), enabled: true, clock });
-                self.ops.push(Op::begin());
+                self.slots.push(Slot { name, group, life, actor: Some(actor), clock });
+                self.runnable.ops.push(Op::begin());
                 self.blocked.push(AWAKE);
                 self.nr_finite += usize::from(life == Life::Finite);
-                self.enable(id);
+                self.admit(id, Op::begin());
             }
         }
     }
 
-    fn enable(&mut self, id: ActorId) {
-        if let Err(at) = self.enabled.binary_search(&id) {
-            self.enabled.insert(at, id);
-            self.nr_finite_enabled += usize::from(self.slots[id.index()].life == Life::Finite);
-        }
-    }
-
     fn disable(&mut self, id: ActorId) {
-        if let Ok(at) = self.enabled.binary_search(&id) {
-            self.enabled.remove(at);
+        if self.runnable.expel(id) {
             self.nr_finite_enabled -= usize::from(self.slots[id.index()].life == Life::Finite);
         }
     }
@@ -253,7 +289,6 @@ impl Engine {
     fn end(&mut self, id: ActorId) {
         let slot = &mut self.slots[id.index()];
         if slot.actor.take().is_some() {
-            slot.enabled = false;
             self.blocked[id.index()] = AWAKE;
             self.nr_finite -= usize::from(slot.life == Life::Finite);
             self.disable(id);
