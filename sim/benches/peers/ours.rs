@@ -1,7 +1,7 @@
-//! The workload on our engine: as the machine builds it, with nothing switched off. Every step is announced, every choice goes through
-//! the policy by name, and every choice is recorded.
+//! The workload on our engine: as the machine uses it, with nothing switched off. Every step is announced, every choice goes through
+//! the policy by name, every choice is recorded, the record is taken out, and a worker keeps its engine from run to run.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::hint::black_box;
 use std::rc::Rc;
 
@@ -14,10 +14,15 @@ use super::Workload;
 /// What all actors touch.
 const COUNTER: Object = Object(0x1000);
 
+/// The engine of a worker, before its first run.
+fn new_engine() -> Engine {
+    Engine::new(Rc::new(Core::new(PolicySpec::Uniform.build(0, &Profile::default(), FaultPlan::Never))))
+}
+
 /// One run under `policy`; returns the recorded choices.
-pub(super) fn run(policy: Box<dyn Policy>, workload: Workload) -> Vec<Recorded> {
-    let core = Rc::new(Core::new(policy));
-    let mut engine = Engine::new(core.clone());
+fn run(engine: &mut Engine, policy: Box<dyn Policy>, workload: Workload) -> Vec<Recorded> {
+    engine.restart(policy);
+    let core = engine.core().clone();
     let counter = Rc::new(Cell::new(0u64));
     for _ in 0..workload.actors {
         let (actor, counter) = (core.clone(), counter.clone());
@@ -35,7 +40,7 @@ pub(super) fn run(policy: Box<dyn Policy>, workload: Workload) -> Vec<Recorded> 
 }
 
 /// The same through [`World`], the smallest way in.
-pub(super) fn run_world(policy: Box<dyn Policy>, workload: Workload) {
+fn run_world(policy: Box<dyn Policy>, workload: Workload) {
     let world = World::new(policy);
     let counter = world.cell(0u64);
     for _ in 0..workload.actors {
@@ -51,21 +56,21 @@ pub(super) fn run_world(policy: Box<dyn Policy>, workload: Workload) {
 }
 
 /// The profile that policies by counts need, from eight runs, as the machine makes it.
-pub(super) fn profile(workload: Workload) -> Profile {
-    let mut profiler = Profiler::new(8);
+fn profile(workload: Workload) -> Profile {
+    let (mut profiler, mut engine) = (Profiler::new(8), new_engine());
     for seed in 0..8 {
-        run(profiler.watch(PolicySpec::Uniform.build(seed, &Profile::default(), FaultPlan::Never)), workload);
+        run(&mut engine, profiler.watch(PolicySpec::Uniform.build(seed, &Profile::default(), FaultPlan::Never)), workload);
     }
     profiler.finish()
 }
 
 /// Runs with fresh seeds under the policy of that name.
 pub(super) fn under(spec: PolicySpec, workload: Workload) -> Box<dyn FnMut(u64)> {
-    let (profile, mut seed) = (profile(workload), 0);
+    let (profile, mut engine, mut seed) = (profile(workload), new_engine(), 0);
     Box::new(move |runs| {
         for _ in 0..runs {
             seed += 1;
-            run(spec.build(seed, &profile, FaultPlan::Never), workload);
+            run(&mut engine, spec.build(seed, &profile, FaultPlan::Never), workload);
         }
     })
 }
@@ -83,16 +88,16 @@ pub(super) fn through_world(workload: Workload) -> Box<dyn FnMut(u64)> {
 
 /// Replays of recorded runs, of 16 seeds in turn.
 pub(super) fn replay(workload: Workload) -> Box<dyn FnMut(u64)> {
-    let record = |seed| run(PolicySpec::Uniform.build(seed, &Profile::default(), FaultPlan::Never), workload);
-    let lists: RefCell<Vec<Vec<Recorded>>> = RefCell::new((0..16).map(record).collect());
+    let mut engine = new_engine();
+    let mut record = |seed| run(&mut engine, PolicySpec::Uniform.build(seed, &Profile::default(), FaultPlan::Never), workload);
+    let mut lists: Vec<Vec<Recorded>> = (0..16).map(&mut record).collect();
     let mut nth = 0;
     Box::new(move |runs| {
         for _ in 0..runs {
             nth = (nth + 1) % 16;
             // The list travels into the policy, and what the run recorded is the same list again.
-            let list = std::mem::take(&mut lists.borrow_mut()[nth]);
-            let again = run(Box::new(Replay::new(list)), workload);
-            lists.borrow_mut()[nth] = again;
+            let list = std::mem::take(&mut lists[nth]);
+            lists[nth] = run(&mut engine, Box::new(Replay::new(list)), workload);
         }
     })
 }

@@ -109,6 +109,15 @@ pub struct Runnable {
 }
 
 impl Runnable {
+    /// Empties all tables.
+    pub(super) fn clear(&mut self) {
+        let Runnable { ids, others, ops, last, step, version } = self;
+        ids.clear();
+        others.clear();
+        ops.clear();
+        (*last, *step, *version) = (None, 0, 0);
+    }
+
     /// The choice as policies see it.
     #[inline(always)]
     pub fn enabled(&self) -> Enabled<'_> {
@@ -135,8 +144,12 @@ impl Runnable {
     }
 }
 
-/// Puts `id` into the ordered list; false when it stood there.
+/// Puts `id` into the ordered list; false when it stood there. The highest yet, which all new ones are, comes at the end at once.
 fn insert(list: &mut Vec<ActorId>, id: ActorId) -> bool {
+    if list.last().is_none_or(|last| *last < id) {
+        list.push(id);
+        return true;
+    }
     list.binary_search(&id).map_err(|at| list.insert(at, id)).is_err()
 }
 
@@ -179,6 +192,8 @@ pub enum Choice<'a> {
 pub struct Choices {
     policy: Box<dyn Policy>,
     record: Vec<Recorded>,
+    /// Length of the record taken out last.
+    taken: usize,
     fallible: u32,
     faults_off: bool,
 }
@@ -189,7 +204,17 @@ pub const RECORD_LIMIT: usize = 1 << 24;
 impl Choices {
     /// An empty record under `policy`.
     pub fn new(policy: Box<dyn Policy>) -> Choices {
-        Choices { policy, record: Vec::with_capacity(1 << 13), fallible: 0, faults_off: false }
+        Choices { policy, record: Vec::with_capacity(1 << 13), taken: 0, fallible: 0, faults_off: false }
+    }
+
+    /// Begins another run: an empty record under `policy`, with room for at least as many choices as the run before had.
+    pub(super) fn restart(&mut self, policy: Box<dyn Policy>) {
+        self.policy = policy;
+        self.record.clear();
+        if self.record.capacity() == 0 {
+            self.record.reserve(self.taken.next_power_of_two().max(64));
+        }
+        (self.fallible, self.faults_off) = (0, false);
     }
 
     /// Asks which of the enabled actors goes next. A single enabled actor is no choice and is not recorded.
@@ -254,6 +279,7 @@ impl Choices {
 
     /// Takes the record out, leaving an empty one.
     pub fn take_record(&mut self) -> Vec<Recorded> {
+        self.taken = self.record.len();
         std::mem::take(&mut self.record)
     }
 

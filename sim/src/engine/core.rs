@@ -5,7 +5,9 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use super::actor::{Actor, Resumed};
+use smallvec::SmallVec;
+
+use super::actor::{Actor, Resumed, Said};
 use super::choice::{ChoiceKind, Choices};
 use super::op::{ActorId, Object, Op};
 use crate::policy::Policy;
@@ -23,10 +25,27 @@ pub enum Life {
     Daemon,
 }
 
+/// What traces call an actor. Short names cost no allocation.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Name(SmallVec<[u8; 24]>);
+
+impl Name {
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("made of a string")
+    }
+}
+
+impl From<&str> for Name {
+    fn from(name: &str) -> Name {
+        Name(SmallVec::from_slice(name.as_bytes()))
+    }
+}
+
 /// A request to start an actor.
 pub struct Spawn {
     /// What traces call it.
-    pub name: String,
+    pub name: Name,
     /// The group it ends with.
     pub group: Group,
     /// Whether the run waits for it.
@@ -38,14 +57,13 @@ pub struct Spawn {
 /// State shared by the engine and all actors of one run. Single threaded; actors hold it in an `Rc`.
 pub struct Core {
     current: Cell<ActorId>,
-    /// The two words of what the actor being resumed has said last.
-    resumed: (Cell<u64>, Cell<u64>),
+    said: Said,
     wakes: RefCell<Vec<Object>>,
     spawns: RefCell<Vec<Spawn>>,
     nr_spawned: Cell<usize>,
     forgets: RefCell<Vec<(Group, Option<ActorId>)>>,
     halted: Cell<bool>,
-    /// Which of wakes, spawns and forgets something stands in, and whether the run was told to end.
+    /// What the engine has to look after before the next step: which of wakes, spawns and forgets something stands in, and more.
     requests: Cell<u8>,
     steps: Cell<u64>,
     cost: Cell<u32>,
@@ -61,12 +79,14 @@ impl Core {
     pub(super) const FORGET: u8 = 4;
     /// Request: the run ends.
     pub(super) const HALT: u8 = 8;
+    /// Request: no finite actor is enabled.
+    pub(super) const IDLE: u8 = 16;
 
     /// A core whose choices are answered by `policy`.
     pub fn new(policy: Box<dyn Policy>) -> Core {
         Core {
             current: Cell::new(ActorId(0)),
-            resumed: (Cell::new(0), Cell::new(0)),
+            said: Said::nothing(),
             wakes: RefCell::new(Vec::with_capacity(8)),
             spawns: RefCell::new(Vec::with_capacity(8)),
             nr_spawned: Cell::new(0),
@@ -77,6 +97,19 @@ impl Core {
             cost: Cell::new(0),
             choices: RefCell::new(Choices::new(policy)),
         }
+    }
+
+    /// Begins another run in the same allocations.
+    pub(super) fn restart(&mut self, policy: Box<dyn Policy>) {
+        // Written out, so that a field cannot be forgotten.
+        let Core { current, said, wakes, spawns, nr_spawned, forgets, halted, requests, steps, cost, choices } = self;
+        *said = Said::nothing();
+        (*current.get_mut(), *nr_spawned.get_mut(), *halted.get_mut()) = (ActorId(0), 0, false);
+        (*requests.get_mut(), *steps.get_mut(), *cost.get_mut()) = (0, 0, 0);
+        wakes.get_mut().clear();
+        spawns.get_mut().clear();
+        forgets.get_mut().clear();
+        choices.get_mut().restart(policy);
     }
 
     /// Announces `op` and suspends until the policy picks this actor; the caller performs the operation when this returns.
@@ -170,16 +203,13 @@ impl Core {
 
     #[inline]
     fn suspend(&self, resumed: Resumed) -> Suspend {
-        let (object, rest) = resumed.words();
-        self.resumed.0.set(object);
-        self.resumed.1.set(rest);
+        self.said.say(resumed);
         Suspend { announced: true }
     }
-    /// What was said last. An actor that pends without having said anything waits for nothing: it can never go on.
+    /// What was said last.
     #[inline]
-    pub(super) fn take_resumed(&self) -> Resumed {
-        let (object, rest) = Resumed::blocked(Object::nothing()).words();
-        Resumed::from_words(self.resumed.0.replace(object), self.resumed.1.replace(rest))
+    pub(super) fn take_said(&self) -> Resumed {
+        self.said.take()
     }
     pub(super) fn enter(&self, actor: ActorId) {
         self.current.set(actor);
@@ -200,7 +230,7 @@ impl Core {
         self.requests.get()
     }
     #[inline]
-    fn request(&self, what: u8) {
+    pub(super) fn request(&self, what: u8) {
         self.requests.set(self.requests.get() | what);
     }
     pub(super) fn step_cost(&self) -> u32 {
@@ -228,6 +258,10 @@ impl Future for Suspend {
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
-        if std::mem::take(&mut self.announced) { Poll::Pending } else { Poll::Ready(()) }
+        if !self.announced {
+            return Poll::Ready(());
+        }
+        self.announced = false;
+        Poll::Pending
     }
 }

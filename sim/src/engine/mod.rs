@@ -12,9 +12,11 @@ mod op;
 use std::pin::Pin;
 use std::rc::Rc;
 
+use crate::policy::Policy;
+
 pub use actor::{Actor, FutureActor, Next, Resumed};
 pub use choice::{Choice, ChoiceKind, Choices, Enabled, RECORD_LIMIT, Recorded, Runnable};
-pub use core::{Core, Group, Life, Spawn, Suspend};
+pub use core::{Core, Group, Life, Name, Spawn, Suspend};
 pub use op::{ActorId, Object, Op, OpKind};
 
 /// Why [`Engine::run`] returned.
@@ -31,7 +33,7 @@ pub enum Burst {
 }
 
 struct Slot {
-    name: String,
+    name: Name,
     group: Group,
     life: Life,
     actor: Option<Pin<Box<dyn Actor>>>,
@@ -81,6 +83,34 @@ impl Engine {
         }
     }
 
+    /// The core that its actors share.
+    pub fn core(&self) -> &Rc<Core> {
+        &self.core
+    }
+
+    /// Begins another run: no actors, nothing recorded, `policy` answers. What the run before has allocated is used again, except a core
+    /// that somebody still holds: its holder keeps it as it was left.
+    ///
+    /// A run in a used engine is the same as in a new one.
+    pub fn restart(&mut self, policy: Box<dyn Policy>) {
+        self.clear();
+        match Rc::get_mut(&mut self.core) {
+            Some(core) => core.restart(policy),
+            None => self.core = Rc::new(Core::new(policy)),
+        }
+    }
+
+    /// Drops all actors, and with them what they hold.
+    pub fn clear(&mut self) {
+        // Written out, so that a field cannot be forgotten.
+        let Engine { core, slots, runnable, blocked, waited_for, nr_finite, nr_finite_enabled, idle_steps, driven } = self;
+        core.spawns().borrow_mut().clear();
+        slots.clear();
+        runnable.clear();
+        blocked.clear();
+        (*waited_for, *nr_finite, *nr_finite_enabled, *idle_steps, *driven) = (0, 0, 0, 0, false);
+    }
+
     /// Says that something outside wakes actors between bursts: that nobody can go on is then no deadlock but a burst cut short.
     pub fn set_driven_from_outside(&mut self) {
         self.driven = true;
@@ -89,7 +119,7 @@ impl Engine {
     /// Spawns an `async` program; see [`Core::spawn`].
     pub fn spawn(&self, name: &str, group: Group, life: Life, future: impl Future<Output = ()> + 'static) -> ActorId {
         let actor = Box::pin(FutureActor::new(self.core.clone(), future));
-        self.core.spawn(Spawn { name: name.to_owned(), group, life, actor })
+        self.core.spawn(Spawn { name: name.into(), group, life, actor })
     }
 
     /// Performs at most `steps` steps.
@@ -108,8 +138,8 @@ impl Engine {
                 self.runnable.step += 1;
                 core.begin_step(self.runnable.step);
                 self.perform(&core, actor);
-                // Most steps leave nothing to do: the next one follows at once.
-                if core.requests() != 0 || self.nr_finite_enabled == 0 {
+                // Most steps leave nothing to look after: the next one follows at once.
+                if core.requests() != 0 {
                     self.settle();
                     break;
                 }
@@ -130,8 +160,9 @@ impl Engine {
         if self.nr_finite == 0 {
             return Some(Burst::Finished);
         }
-        // One step, or one attempt, is between two of these questions.
+        // One step, or one attempt, lies between two of these questions.
         self.idle_steps += u32::from(!self.driven);
+        self.core.request(Core::IDLE);
         if self.runnable.ids.is_empty() || self.idle_steps > IDLE_STEPS_MAX {
             return Some(if self.driven { Burst::Spent } else { Burst::Deadlock });
         }
@@ -140,7 +171,7 @@ impl Engine {
 
     /// Name of an actor.
     pub fn name(&self, actor: ActorId) -> &str {
-        &self.slots[actor.index()].name
+        self.slots[actor.index()].name.as_str()
     }
 
     /// All actors ever spawned in this run with their groups, in order of id.
@@ -267,8 +298,8 @@ impl Engine {
     #[cold]
     fn settle_spawns(&mut self) {
         while !self.core.spawns().borrow().is_empty() {
-            let spawns = std::mem::take(&mut *self.core.spawns().borrow_mut());
-            for Spawn { name, group, life, actor } in spawns {
+            let mut spawns = std::mem::take(&mut *self.core.spawns().borrow_mut());
+            for Spawn { name, group, life, actor } in spawns.drain(..) {
                 let clock = self.runnable.last.map_or(0, |last| self.slots[last.index()].clock);
                 let id = ActorId(self.slots.len() as u8);
                 self.slots.push(Slot { name, group, life, actor: Some(actor), clock });
@@ -277,12 +308,20 @@ impl Engine {
                 self.nr_finite += usize::from(life == Life::Finite);
                 self.admit(id, Op::begin());
             }
+            // The allocation serves again, unless somebody has been spawned meanwhile.
+            let mut next = self.core.spawns().borrow_mut();
+            if next.is_empty() {
+                *next = spawns;
+            }
         }
     }
 
     fn disable(&mut self, id: ActorId) {
         if self.runnable.expel(id) {
             self.nr_finite_enabled -= usize::from(self.slots[id.index()].life == Life::Finite);
+            if self.nr_finite_enabled == 0 {
+                self.core.request(Core::IDLE);
+            }
         }
     }
 

@@ -58,6 +58,7 @@ impl Replay {
 }
 
 impl Policy for Replay {
+    #[inline]
     fn choose(&mut self, choice: Choice<'_>) -> u32 {
         if let Some(value) = self.recorded(&choice) {
             self.position += 1;

@@ -21,7 +21,7 @@ use iommu_model::addr::Pa;
 use iommu_model::timing::{Geometry, Params};
 use iommu_model::vtd::{Capabilities, Unit};
 use sim::device::Fabric;
-use sim::engine::{Burst, Core, Engine, Recorded};
+use sim::engine::{Burst, Engine, Recorded};
 use sim::machine::Machine;
 use sim::memory::{FrameState, Memory};
 use sim::policy::{Policy, PolicySpec, Replay};
@@ -96,7 +96,8 @@ impl Run {
     }
 
     fn build(workspace: &mut Workspace, spec: &RunSpec, policy: Box<dyn Policy>, how: &How<'_>, host: Option<Rc<Mailbox>>) -> Run {
-        let core = Rc::new(Core::new(policy));
+        let mut engine = workspace.take_engine(policy);
+        let core = engine.core().clone();
         let plan = Plan::draw(&core, &spec.scenario.weights, &spec.settings);
         let topo = plan.topo.clone();
         let mut memory = workspace.take_memory(topo.nr_frames as usize);
@@ -110,8 +111,7 @@ impl Run {
         if let Some(at) = how.snapshot_at {
             oracles.push(Box::new(crate::inspect::Snapshotter::new(at, snapshots.clone())));
         }
-        let machine = Machine::new(core.clone(), memory, fabric, oracles, how.keep_log);
-        let mut engine = Engine::new(core);
+        let machine = Machine::new(core, memory, fabric, oracles, how.keep_log);
         if host.is_some() {
             engine.set_driven_from_outside();
         }
@@ -157,7 +157,7 @@ impl Run {
             .map(|(_, name, group)| ActorName { name: name.to_owned(), era: (group != sim::device::HARDWARE).then_some(group.0) })
             .collect();
         let cycles = engine.cycles();
-        drop(engine);
+        workspace.give_engine(engine);
         let (trace_hash, log) = {
             let judge = machine.judge();
             (judge.hash(), judge.log().to_vec())
