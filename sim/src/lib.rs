@@ -19,6 +19,7 @@
 //! | [`trace`], [`oracle`] | the one event stream, its hash, and its judges |
 //! | [`machine`] | all of it around one engine |
 //! | [`programs`] | small public concurrency programs, to measure policies with |
+//! | [`figures`] | what all of this costs, measured, and the commands that measure it (no code) |
 //! | [`shared`] | the smallest way in: shared cells and a lock, without simulated memory |
 //!
 //! `sim` knows no kernel: it is useful alone for any concurrent protocol over shared memory.
@@ -28,6 +29,8 @@ pub mod cpu;
 pub mod device;
 pub mod engine;
 pub mod entropy;
+#[doc = include_str!("../docs/figures.md")]
+pub mod figures {}
 pub mod machine;
 pub mod memory;
 pub mod oracle;

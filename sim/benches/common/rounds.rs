@@ -31,16 +31,6 @@ impl Figure {
     pub(crate) fn ns_median(&self) -> f64 {
         median(self.ns.clone())
     }
-
-    /// Units a second: of the median.
-    pub(crate) fn per_s(&self) -> f64 {
-        1e9 / self.ns_median()
-    }
-
-    /// How many times as fast as `peer` this is: the median of the ratios of each round.
-    pub(crate) fn ratio_to(&self, peer: &Figure) -> f64 {
-        median(self.ns.iter().zip(&peer.ns).map(|(ours, theirs)| theirs / ours).collect())
-    }
 }
 
 /// Runs every entrant for about `slice` in each of `rounds` rounds, in turn.

@@ -7,6 +7,8 @@
 
 #[path = "../common/rounds.rs"]
 mod rounds;
+#[path = "../common/workload.rs"]
+mod workload;
 
 mod ours;
 mod theirs;
@@ -14,23 +16,9 @@ mod theirs;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use rounds::{Entrant, Figure, measure};
+use rounds::{Entrant, Figure, measure, median};
 use sim::policy::PolicySpec;
-
-/// Actors that each make the same number of steps on one shared counter.
-#[derive(Clone, Copy)]
-struct Workload {
-    actors: usize,
-    /// Steps of each actor.
-    steps: u64,
-}
-
-impl Workload {
-    /// Steps of all actors.
-    fn total(self) -> u64 {
-        self.actors as u64 * self.steps
-    }
-}
+use workload::Workload;
 
 /// The peers that ratios are given to, by the names of their entrants.
 const PEERS: [(&str, &str); 3] = [("shuttle", "shuttle:random"), ("madsim", "madsim"), ("loom", "loom")];
@@ -64,7 +52,7 @@ fn is_peer(name: &str) -> bool {
 
 fn report_json(group: &str, figures: &[Figure]) {
     for figure in figures {
-        let mut line = format!(r#"{{"format_version":1,"type":"bench","name":"{group}/{}","per_s":{:.0}"#, figure.name, figure.per_s());
+        let mut line = format!(r#"{{"format_version":1,"type":"bench","name":"{group}/{}","per_s":{:.0}"#, figure.name, per_s(figure));
         if !is_peer(&figure.name) {
             let ratios = ratios(figure, figures).map(|(peer, ratio)| format!(r#""{peer}":{ratio:.2}"#));
             line += &format!(r#","ratio_to":{{{}}}"#, ratios.join(","));
@@ -76,7 +64,7 @@ fn report_json(group: &str, figures: &[Figure]) {
 fn report_table(what: &str, figures: &[Figure]) {
     println!("\n{what:<28} {:>12} {:>12} {:>10} {:>10} {:>10}", "ns each", "a second", "x shuttle", "x madsim", "x loom");
     for figure in figures {
-        print!("{:<28} {:>12.1} {:>12.0}", figure.name, figure.ns_median(), figure.per_s());
+        print!("{:<28} {:>12.1} {:>12.0}", figure.name, figure.ns_median(), per_s(figure));
         for (_, ratio) in ratios(figure, figures) {
             print!(" {ratio:>10.2}");
         }
@@ -84,11 +72,17 @@ fn report_table(what: &str, figures: &[Figure]) {
     }
 }
 
+/// How many times as fast as each peer: the median of the ratios of each round.
 fn ratios(figure: &Figure, figures: &[Figure]) -> [(&'static str, f64); 3] {
     PEERS.map(|(peer, name)| {
         let theirs = figures.iter().find(|other| other.name == name).expect("every peer is an entrant");
-        (peer, figure.ratio_to(theirs))
+        (peer, median(figure.ns.iter().zip(&theirs.ns).map(|(ours, theirs)| theirs / ours).collect()))
     })
+}
+
+/// Units a second, of the median.
+fn per_s(figure: &Figure) -> f64 {
+    1e9 / figure.ns_median()
 }
 
 fn main() -> ExitCode {

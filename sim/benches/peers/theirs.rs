@@ -11,7 +11,7 @@ use std::task::Poll;
 
 use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
 
-use super::Workload;
+use super::workload::Workload;
 
 /// shuttle's threads under its random scheduler. One runner makes all runs of a call, with fresh seeds in the next.
 pub(super) fn shuttle_random(workload: Workload) -> Box<dyn FnMut(u64)> {

@@ -192,7 +192,7 @@ pub enum Choice<'a> {
 pub struct Choices {
     policy: Box<dyn Policy>,
     record: Vec<Recorded>,
-    /// Length of the record taken out last.
+    /// Length of the longest record taken out, up to [`RESERVE_LIMIT`].
     taken: usize,
     fallible: u32,
     faults_off: bool,
@@ -201,13 +201,16 @@ pub struct Choices {
 /// Most choices a run may record; a run that needs more is ended by the bound `choices`.
 pub const RECORD_LIMIT: usize = 1 << 24;
 
+/// Most choices that room is made for before a run begins.
+const RESERVE_LIMIT: usize = 1 << 16;
+
 impl Choices {
     /// An empty record under `policy`.
     pub fn new(policy: Box<dyn Policy>) -> Choices {
         Choices { policy, record: Vec::with_capacity(1 << 13), taken: 0, fallible: 0, faults_off: false }
     }
 
-    /// Begins another run: an empty record under `policy`, with room for at least as many choices as the run before had.
+    /// Begins another run: an empty record under `policy`, with room for as many choices as any run before had.
     pub(super) fn restart(&mut self, policy: Box<dyn Policy>) {
         self.policy = policy;
         self.record.clear();
@@ -279,7 +282,7 @@ impl Choices {
 
     /// Takes the record out, leaving an empty one.
     pub fn take_record(&mut self) -> Vec<Recorded> {
-        self.taken = self.record.len();
+        self.taken = self.taken.max(self.record.len().min(RESERVE_LIMIT));
         std::mem::take(&mut self.record)
     }
 

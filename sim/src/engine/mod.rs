@@ -1,6 +1,6 @@
 //! The step engine.
 //!
-//! Actors announce their next operation and suspend; a [`Policy`](crate::policy::Policy) picks one of the enabled actors; the
+//! Actors announce their next operation and suspend; a [`Policy`] picks one of the enabled actors; the
 //! operation happens and the actor runs on to its next announcement. Between two steps nothing is shared. The loop here is
 //! free of futures, memory and hardware: `resume -> announced | blocked | done` is all it knows.
 
