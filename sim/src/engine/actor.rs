@@ -103,6 +103,7 @@ pin_project_lite::pin_project! {
 
 impl<F: Future<Output = ()>> FutureActor<F> {
     /// Wraps `future`, whose awaits must all come from `core`.
+    #[inline(always)]
     pub fn new(core: Rc<Core>, future: F) -> FutureActor<F> {
         FutureActor { core, future }
     }

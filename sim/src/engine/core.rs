@@ -37,6 +37,7 @@ impl Name {
 }
 
 impl From<&str> for Name {
+    #[inline(always)]
     fn from(name: &str) -> Name {
         Name(SmallVec::from_slice(name.as_bytes()))
     }
@@ -134,6 +135,7 @@ impl Core {
     ///
     /// # Panics
     /// When more than [`ActorId::LIMIT`] actors are spawned in one run.
+    #[inline(always)]
     pub fn spawn(&self, spawn: Spawn) -> ActorId {
         let id = self.nr_spawned.get();
         assert!(id < ActorId::LIMIT, "a run has at most {} actors", ActorId::LIMIT);

@@ -117,6 +117,7 @@ impl Engine {
     }
 
     /// Spawns an `async` program; see [`Core::spawn`].
+    #[inline(always)]
     pub fn spawn(&self, name: &str, group: Group, life: Life, future: impl Future<Output = ()> + 'static) -> ActorId {
         let actor = Box::pin(FutureActor::new(self.core.clone(), future));
         self.core.spawn(Spawn { name: name.into(), group, life, actor })
