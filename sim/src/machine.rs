@@ -112,7 +112,7 @@ impl Machine {
         let cpu = Cpu::new(self.clone());
         let handle = cpu.clone();
         let actor = Box::pin(crate::engine::FutureActor::new(self.core.clone(), program(cpu)));
-        let id = self.core.spawn(crate::engine::Spawn { name: name.into(), group, life, actor });
+        let id = self.core.spawn(crate::engine::Spawn { name: self.core.name(name), group, life, actor });
         handle.assume(id);
         id
     }

@@ -175,7 +175,7 @@ impl World {
             core.wake(object);
         };
         let actor = Box::pin(FutureActor::new(self.core.clone(), program));
-        self.core.spawn(Spawn { name: name.into(), group: Group(0), life, actor });
+        self.core.spawn(Spawn { name: self.core.name(name), group: Group(0), life, actor });
         task
     }
 

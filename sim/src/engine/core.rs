@@ -5,8 +5,6 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use smallvec::SmallVec;
-
 use super::actor::{Actor, Resumed, Said};
 use super::choice::{ChoiceKind, Choices};
 use super::op::{ActorId, Object, Op};
@@ -25,21 +23,17 @@ pub enum Life {
     Daemon,
 }
 
-/// What traces call an actor. Short names cost no allocation.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Name(SmallVec<[u8; 24]>);
-
-impl Name {
-    /// The name.
-    pub fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.0).expect("made of a string")
-    }
+/// What traces call an actor: a place among the names of its run. [`Core::name`] makes one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Name {
+    start: usize,
+    bytes: usize,
 }
 
-impl From<&str> for Name {
-    #[inline(always)]
-    fn from(name: &str) -> Name {
-        Name(SmallVec::from_slice(name.as_bytes()))
+impl Name {
+    /// The name, where `names` are those of the run.
+    pub(super) fn of(self, names: &str) -> &str {
+        &names[self.start..self.start + self.bytes]
     }
 }
 
@@ -62,6 +56,10 @@ pub struct Core {
     wakes: RefCell<Vec<Object>>,
     spawns: RefCell<Vec<Spawn>>,
     nr_spawned: Cell<usize>,
+    /// Names given that the engine has not taken over yet, end to end.
+    names: RefCell<String>,
+    /// Bytes of all names given in this run.
+    nr_named: Cell<usize>,
     forgets: RefCell<Vec<(Group, Option<ActorId>)>>,
     halted: Cell<bool>,
     /// What the engine has to look after before the next step: which of wakes, spawns and forgets something stands in, and more.
@@ -91,6 +89,8 @@ impl Core {
             wakes: RefCell::new(Vec::with_capacity(8)),
             spawns: RefCell::new(Vec::with_capacity(8)),
             nr_spawned: Cell::new(0),
+            names: RefCell::new(String::new()),
+            nr_named: Cell::new(0),
             forgets: RefCell::new(Vec::new()),
             halted: Cell::new(false),
             requests: Cell::new(0),
@@ -103,9 +103,10 @@ impl Core {
     /// Begins another run in the same allocations.
     pub(super) fn restart(&mut self, policy: Box<dyn Policy>) {
         // Written out, so that a field cannot be forgotten.
-        let Core { current, said, wakes, spawns, nr_spawned, forgets, halted, requests, steps, cost, choices } = self;
+        let Core { current, said, wakes, spawns, nr_spawned, names, nr_named, forgets, halted, requests, steps, cost, choices } = self;
         *said = Said::nothing();
-        (*current.get_mut(), *nr_spawned.get_mut(), *halted.get_mut()) = (ActorId(0), 0, false);
+        (*current.get_mut(), *nr_spawned.get_mut(), *nr_named.get_mut(), *halted.get_mut()) = (ActorId(0), 0, 0, false);
+        names.get_mut().clear();
         (*requests.get_mut(), *steps.get_mut(), *cost.get_mut()) = (0, 0, 0);
         wakes.get_mut().clear();
         spawns.get_mut().clear();
@@ -129,6 +130,15 @@ impl Core {
     pub fn wake(&self, object: Object) {
         self.request(Core::WAKE);
         self.wakes.borrow_mut().push(object);
+    }
+
+    /// A name for an actor of this run. All names of a run lie in one buffer that the next run uses again.
+    #[inline(always)]
+    pub fn name(&self, name: &str) -> Name {
+        let start = self.nr_named.get();
+        self.nr_named.set(start + name.len());
+        self.names.borrow_mut().push_str(name);
+        Name { start, bytes: name.len() }
     }
 
     /// Starts an actor once the step at hand is over; returns the id it will have.
@@ -240,6 +250,9 @@ impl Core {
     }
     pub(super) fn wakes(&self) -> &RefCell<Vec<Object>> {
         &self.wakes
+    }
+    pub(super) fn names(&self) -> &RefCell<String> {
+        &self.names
     }
     pub(super) fn spawns(&self) -> &RefCell<Vec<Spawn>> {
         &self.spawns

@@ -44,6 +44,8 @@ struct Slot {
 pub struct Engine {
     core: Rc<Core>,
     slots: Vec<Slot>,
+    /// The names of the run's actors, end to end.
+    names: String,
     runnable: Runnable,
     /// What each actor waits for, by actor; [`AWAKE`] for those that wait for nothing.
     blocked: Vec<Object>,
@@ -73,6 +75,7 @@ impl Engine {
         Engine {
             core,
             slots: Vec::with_capacity(16),
+            names: String::new(),
             runnable: Runnable::default(),
             blocked: Vec::with_capacity(16),
             waited_for: 0,
@@ -94,6 +97,7 @@ impl Engine {
     /// A run in a used engine is the same as in a new one.
     pub fn restart(&mut self, policy: Box<dyn Policy>) {
         self.clear();
+        self.names.clear();
         match Rc::get_mut(&mut self.core) {
             Some(core) => core.restart(policy),
             None => self.core = Rc::new(Core::new(policy)),
@@ -103,7 +107,7 @@ impl Engine {
     /// Drops all actors, and with them what they hold.
     pub fn clear(&mut self) {
         // Written out, so that a field cannot be forgotten.
-        let Engine { core, slots, runnable, blocked, waited_for, nr_finite, nr_finite_enabled, idle_steps, driven } = self;
+        let Engine { core, slots, names: _, runnable, blocked, waited_for, nr_finite, nr_finite_enabled, idle_steps, driven } = self;
         core.spawns().borrow_mut().clear();
         slots.clear();
         runnable.clear();
@@ -120,7 +124,7 @@ impl Engine {
     #[inline(always)]
     pub fn spawn(&self, name: &str, group: Group, life: Life, future: impl Future<Output = ()> + 'static) -> ActorId {
         let actor = Box::pin(FutureActor::new(self.core.clone(), future));
-        self.core.spawn(Spawn { name: name.into(), group, life, actor })
+        self.core.spawn(Spawn { name: self.core.name(name), group, life, actor })
     }
 
     /// Performs at most `steps` steps.
@@ -172,12 +176,12 @@ impl Engine {
 
     /// Name of an actor.
     pub fn name(&self, actor: ActorId) -> &str {
-        self.slots[actor.index()].name.as_str()
+        self.slots[actor.index()].name.of(&self.names)
     }
 
     /// All actors ever spawned in this run with their groups, in order of id.
     pub fn actors(&self) -> impl Iterator<Item = (ActorId, &str, Group)> {
-        self.slots.iter().enumerate().map(|(index, slot)| (ActorId(index as u8), slot.name.as_str(), slot.group))
+        self.slots.iter().enumerate().map(|(index, slot)| (ActorId(index as u8), slot.name.of(&self.names), slot.group))
     }
 
     /// Finite actors that are blocked, and on what.
@@ -298,6 +302,11 @@ impl Engine {
 
     #[cold]
     fn settle_spawns(&mut self) {
+        {
+            let mut names = self.core.names().borrow_mut();
+            self.names.push_str(&names);
+            names.clear();
+        }
         while !self.core.spawns().borrow().is_empty() {
             let mut spawns = std::mem::take(&mut *self.core.spawns().borrow_mut());
             for Spawn { name, group, life, actor } in spawns.drain(..) {
