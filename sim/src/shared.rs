@@ -219,8 +219,8 @@ impl World {
             ended.set(true);
             core.wake(object);
         };
-        let actor = Box::new(FutureActor::new(self.core.clone(), program));
-        let id = self.core.spawn(Spawn { name: name.to_owned(), group: Group(0), life, actor });
+        let actor = Box::pin(FutureActor::new(self.core.clone(), program));
+        let id = self.core.spawn(Spawn { name: self.core.name(name), group: Group(0), life, actor });
         Task { core: self.core.clone(), object, id, done }
     }
 

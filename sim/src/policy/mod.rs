@@ -42,12 +42,23 @@ pub use surw::{Surw, Urw};
 pub use timed::Timed;
 pub use uniform::Uniform;
 
-use crate::engine::{ActorId, Choice, Op};
+use crate::engine::{ActorId, Choice, Op, Runnable};
 
 /// A way to answer choices.
 pub trait Policy {
     /// Answers one choice: an index below the number of options (for [`Choice::Schedule`]: into the enabled ids).
     fn choose(&mut self, choice: Choice<'_>) -> u32;
+
+    /// Picks who goes next: [`Policy::choose`] and [`Policy::performed`] in one, so that a step costs the engine one dynamic call.
+    /// What it means is written here; a policy writes its own only to come there faster.
+    #[inline]
+    fn schedule(&mut self, runnable: &Runnable) -> ActorId {
+        let enabled = runnable.enabled();
+        let index = self.choose(Choice::Schedule(enabled)) as usize;
+        let actor = enabled.ids[index];
+        self.performed(actor, enabled.ops[actor.index()]);
+        actor
+    }
 
     /// Told after each scheduling decision, forced ones included, which announced operation is performed now.
     fn performed(&mut self, actor: ActorId, op: Op) {

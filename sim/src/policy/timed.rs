@@ -112,7 +112,7 @@ mod tests {
             let mut turns = [0u32; 4];
             let mut before = 0;
             for step in 0..2000 {
-                let index = timed.pick(Enabled { ids: &ids, ops: &ops, last: None, step });
+                let index = timed.pick(Enabled { ids: &ids, others: &ids, ops: &ops, last: None, step, version: 0 });
                 timed.performed(ids[index], ops[index]);
                 assert!(timed.now >= before);
                 before = timed.now;

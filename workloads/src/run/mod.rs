@@ -22,7 +22,7 @@ use iommu_model::addr::Pa;
 use iommu_model::timing::{Geometry, Params};
 use iommu_model::vtd::{Capabilities, Unit};
 use sim::device::Fabric;
-use sim::engine::{Burst, Core, Engine, Recorded};
+use sim::engine::{Burst, Engine, Recorded};
 use sim::machine::{Machine, MachineConfig};
 use sim::memory::{FrameState, Memory};
 use sim::memory_model::MemoryModel;
@@ -103,7 +103,8 @@ impl Run {
     }
 
     fn build(workspace: &mut Workspace, spec: &RunSpec, policy: Box<dyn Policy>, how: &How<'_>, host: Option<Rc<Mailbox>>) -> Run {
-        let core = Rc::new(Core::new(policy));
+        let mut engine = workspace.take_engine(policy);
+        let core = engine.core().clone();
         let plan = Plan::draw(&core, &spec.scenario.weights, &spec.settings);
         let topo = plan.topo.clone();
         let mut memory = workspace.take_memory(topo.nr_frames as usize);
@@ -117,8 +118,7 @@ impl Run {
         if let Some(at) = how.snapshot_at {
             oracles.push(Box::new(crate::inspect::Snapshotter::new(at, snapshots.clone())));
         }
-        let machine = Machine::with_config(core.clone(), memory, fabric, oracles, config_of(spec, how));
-        let mut engine = Engine::new(core);
+        let machine = Machine::with_config(core, memory, fabric, oracles, config_of(spec, how));
         if host.is_some() {
             engine.set_driven_from_outside();
         }
@@ -164,7 +164,7 @@ impl Run {
             .map(|(_, name, group)| ActorName { name: name.to_owned(), era: (group != sim::device::HARDWARE).then_some(group.0) })
             .collect();
         let cycles = engine.cycles();
-        drop(engine);
+        workspace.give_engine(engine);
         let (trace_hash, log) = {
             let judge = machine.judge();
             (judge.hash(), judge.log().to_vec())
