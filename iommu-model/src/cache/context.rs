@@ -45,6 +45,10 @@ pub struct ContextEntryCached {
     pub domain: DomainId,
     /// FPD.
     pub fault_disable: bool,
+    /// The device may ask for translations and send translated requests (T = 01, DTE).
+    pub device_tlb: bool,
+    /// The device may send page requests (PRE).
+    pub page_requests: bool,
     /// Where requests go.
     pub target: ContextTarget,
     /// The words of the root and the context entry.
@@ -56,6 +60,8 @@ impl Cached for ContextEntryCached {
         source: Bdf(0),
         domain: DomainId(0),
         fault_disable: false,
+        device_tlb: false,
+        page_requests: false,
         target: ContextTarget::PassThrough,
         provenance: ProvenanceId::NONE,
     };

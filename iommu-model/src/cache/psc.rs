@@ -32,6 +32,8 @@ pub struct PscEntry {
     pub writable: bool,
     /// AND of U/S so far; always set in second-stage entries.
     pub user: bool,
+    /// No entry so far denies execution.
+    pub executable: bool,
     /// The words it was made from: root, context, the levels down to this one.
     pub provenance: ProvenanceId,
 }
@@ -47,6 +49,7 @@ impl Cached for PscEntry {
         readable: false,
         writable: false,
         user: false,
+        executable: false,
         provenance: ProvenanceId::NONE,
     };
 
