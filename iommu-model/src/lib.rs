@@ -20,6 +20,7 @@
 //! | [`spec`] | layouts of the manuals, no behaviour |
 //! | [`vtd`] | Intel VT-d, legacy and scalable mode: the unit, its capability table, its rules |
 //! | [`cache`] | context cache, PASID cache, IOTLB, paging-structure caches, device TLBs |
+//! | [`slot`] | a checker: whether software changes table entries as the manual demands |
 //! | [`inspect`] | any state or table as stable text |
 //!
 //! # Invariants
@@ -39,6 +40,7 @@ pub mod decision;
 pub mod inspect;
 pub mod provenance;
 pub mod request;
+pub mod slot;
 pub mod spec;
 pub mod timing;
 pub mod translator;

@@ -320,7 +320,7 @@ const fn is_scalable(target: &ContextTarget) -> bool {
 }
 
 /// Whether two requester ids differ only in the function bits that FM masks, counted from the top.
-fn matches_source(source: Bdf, function_mask: u8, other: Bdf) -> bool {
+pub(crate) fn matches_source(source: Bdf, function_mask: u8, other: Bdf) -> bool {
     let kept = 3u16.saturating_sub(u16::from(function_mask));
     let ignored = 0b111 & !((1 << kept) - 1);
     source.0 & !ignored == other.0 & !ignored

@@ -77,6 +77,7 @@ mod walkers;
 pub use crate::ats::PageRange;
 pub use capability::{Capabilities, Scalable};
 pub use device_invalidations::DeviceAnswer;
+pub(crate) use invalidate::matches_source;
 pub use invalidate::{ContextScope, Invalidation, InvalidationDone, IotlbScope, PasidIotlbScope, PasidScope};
 pub use page_requests::{PageQueueInput, PageQueueProgress};
 pub use queue::{QueueError, QueueInput, QueueProgress};

@@ -10,6 +10,8 @@ mod inspect;
 mod page_requests;
 mod queue;
 mod races;
+mod races_takeover;
+mod races_walk;
 mod registers;
 mod scalable;
 mod shortcut;
