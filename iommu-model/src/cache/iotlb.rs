@@ -180,6 +180,7 @@ impl IotlbCache {
         Some(self.store.get(place))
     }
 
+    #[inline(never)]
     pub(crate) fn install(&mut self, entry: IotlbEntry, words: &mut Words, d: &mut dyn Decisions) {
         let shift = entry.page_bytes.trailing_zeros();
         let level = ((shift - PAGE_SHIFT) / LEVEL_BITS + 1) as u8;

@@ -31,13 +31,18 @@ impl DeviceInvalidations {
         self.busy.count_ones()
     }
 
+    /// Whether a tag is free, and the device takes one more.
+    pub(crate) fn can_issue(&self, physical: Bdf, depth: u8) -> bool {
+        let mine = self.tags().filter(|tag| self.to[usize::from(*tag)].1 == physical).count();
+        self.busy != u32::MAX && mine < usize::from(depth)
+    }
+
     /// A tag for one more invalidation, if neither tags nor the depth of the device are used up.
     pub(crate) fn issue(&mut self, source: Bdf, physical: Bdf, depth: u8) -> Option<u8> {
-        let mine = self.tags().filter(|tag| self.to[usize::from(*tag)].1 == physical).count();
-        let free = self.busy.trailing_ones() as u8;
-        if free >= ITAGS || mine >= usize::from(depth) {
+        if !self.can_issue(physical, depth) {
             return None;
         }
+        let free = self.busy.trailing_ones() as u8;
         self.busy |= 1 << free;
         self.to[usize::from(free)] = (source, physical);
         Some(free)

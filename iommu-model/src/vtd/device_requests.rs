@@ -99,8 +99,7 @@ impl Unit {
     /// Frees the walker; its words are those of the walk that ended last.
     pub(crate) fn end(&mut self, slot: usize) {
         let walk = self.walks.at(slot);
-        let words = core::mem::replace(&mut self.last_words, core::mem::replace(&mut walk.words, ProvenanceId::NONE));
-        self.caches.words.release(words);
+        self.caches.words.end(core::mem::replace(&mut walk.words, ProvenanceId::NONE));
         if walk.is_scalable {
             walk.forget_scalable(&mut self.caches.words);
         }

@@ -375,7 +375,7 @@ impl Unit {
             State::Wait { wait } => self.devices.under_way() != 0 || (wait.page_requests && self.page_requests.pending() != 0),
             State::Device { target } => {
                 let depth = if self.cap.device_throttle { target.depth } else { DEPTH_MAX };
-                self.devices.clone().issue(target.request.source, target.physical, depth).is_none()
+                !self.devices.can_issue(target.physical, depth)
             }
             _ => false,
         }

@@ -57,11 +57,8 @@ impl Unit {
             return self.fault(slot, FaultReason::INTERRUPT_RANGE, cost, d);
         }
         let grant = Grant { pa, readable: entry.readable, writable: entry.writable, page_bytes: entry.page_bytes, pass_through: false };
-        let words = &mut self.caches.words;
-        words.hold(entry.provenance);
-        words.release(core::mem::replace(&mut walk.words, entry.provenance));
-        walk.from = CacheHit::Iotlb;
-        self.grant(slot, grant, cost)
+        let words = entry.provenance;
+        self.grant_cached(slot, grant, words, cost)
     }
 
     /// The same, as the end of another step.

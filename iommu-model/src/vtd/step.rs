@@ -6,7 +6,7 @@ use super::walk::{Outstanding, Stage};
 use crate::addr::Pa;
 use crate::decision::{Decisions, Question, ask_bool};
 use crate::provenance::ProvenanceId;
-use crate::request::{FetchKind, Fetched, Progress, Translation};
+use crate::request::{CacheHit, FetchKind, Fetched, Progress, Translation};
 use crate::spec::vtd::fault::FaultReason;
 use crate::spec::vtd::register::{INTERRUPT_RANGE_FIRST, INTERRUPT_RANGE_LAST};
 
@@ -165,13 +165,24 @@ impl Unit {
             fetches: walk.fetches,
             from: walk.from,
         };
-        let words = core::mem::replace(&mut self.last_words, walk.words);
-        self.caches.words.release(words);
+        self.caches.words.end(walk.words);
         if walk.is_scalable {
             walk.forget_scalable(&mut self.caches.words);
         }
         self.walks.free(slot);
         Progress::Done(translation)
+    }
+
+    /// Ends a walk of legacy mode with a page of the IOTLB.
+    #[inline(always)]
+    pub(crate) fn grant_cached(&mut self, slot: usize, grant: Grant, words: ProvenanceId, cost: u32) -> Progress {
+        let walk = self.walks.at(slot);
+        let before = core::mem::replace(&mut walk.words, ProvenanceId::NONE);
+        walk.from = CacheHit::Iotlb;
+        self.caches.words.release(before);
+        let progress = self.grant(slot, grant, cost);
+        self.caches.words.end_with_cached(words);
+        progress
     }
 
     /// The same, off the path that requests of legacy mode take.
@@ -183,8 +194,7 @@ impl Unit {
     /// Ends the walk with something that came from no table.
     #[inline]
     pub(crate) fn pass(&mut self, slot: usize) -> u32 {
-        let words = core::mem::replace(&mut self.last_words, ProvenanceId::NONE);
-        self.caches.words.release(words);
+        self.caches.words.end(ProvenanceId::NONE);
         self.walks.free(slot);
         self.params.timing.bypass
     }

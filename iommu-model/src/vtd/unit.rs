@@ -45,8 +45,6 @@ pub struct Unit {
     pub(crate) devices: DeviceInvalidations,
     pub(crate) completion_status: CompletionStatus,
     pub(crate) completion_event: EventBlock,
-    /// Words of the walk that ended last.
-    pub(crate) last_words: ProvenanceId,
 }
 
 impl Unit {
@@ -71,7 +69,6 @@ impl Unit {
             devices: DeviceInvalidations::new(),
             completion_status: CompletionStatus::new(),
             completion_event: EventBlock::new(),
-            last_words: ProvenanceId::NONE,
             cap,
             params,
         }
@@ -91,7 +88,6 @@ impl Unit {
         self.devices = DeviceInvalidations::new();
         self.completion_status = CompletionStatus::new();
         self.completion_event = EventBlock::new();
-        self.last_words = ProvenanceId::NONE;
     }
 
     /// What the unit can do.
@@ -175,12 +171,13 @@ impl Unit {
             return None;
         }
         let context_place = self.caches.context.find(request.source)?;
-        let context = *self.caches.context.get(context_place);
+        let context = self.caches.context.get(context_place);
+        let domain = context.domain;
         let ContextTarget::Tables { levels, .. } = context.target else { return None };
         if beyond_width(request.iova, self.cap.guest_width.min(page_shift(levels + 1) as u8)) {
             return None;
         }
-        let place = self.caches.iotlb.find_one(context.domain, 0, request.iova)?;
+        let place = self.caches.iotlb.find_one(domain, 0, request.iova)?;
         let entry = self.caches.iotlb.get(place);
         let pa = entry.translate(request.iova);
         if !entry.serves(request.access) || in_interrupt_range(pa.0) {
@@ -192,18 +189,14 @@ impl Unit {
             readable: entry.readable,
             writable: entry.writable,
             page_bytes: entry.page_bytes,
-            domain: context.domain,
+            domain,
             pass_through: false,
             cost,
             cost_total: cost.saturating_add(self.params.timing.context_lookup),
             fetches: 0,
             from: CacheHit::Iotlb,
         };
-        let words = entry.provenance;
-        if words != self.last_words {
-            self.caches.words.hold(words);
-            self.caches.words.release(core::mem::replace(&mut self.last_words, words));
-        }
+        self.caches.words.end_with_cached(entry.provenance);
         self.caches.context.touch(context_place);
         self.caches.iotlb.touch(place);
         Some(translation)
@@ -250,7 +243,7 @@ impl Unit {
     /// ends, whatever happens to the caches; a walk that needed no table, or was given up, leaves none.
     #[must_use]
     pub fn last_provenance(&self) -> Provenance {
-        self.caches.words.read(self.last_words)
+        self.caches.words.last()
     }
 
     /// The words that a walk in flight holds by now, outermost first.
