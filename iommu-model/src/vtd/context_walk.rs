@@ -28,18 +28,19 @@ impl Unit {
     #[inline]
     pub(crate) fn begin_walk(&mut self, slot: usize, d: &mut dyn Decisions) -> Progress {
         let walk = self.walks.at(slot);
-        let request = walk.request;
+        let (source, iova, access) = (walk.request.source, walk.request.iova, walk.request.access);
+        let has_pasid = walk.request.pasid.is_some();
         // Step 1.
-        let plain = request.pasid.is_none() && walk.attributes.kind == RequestKind::Untranslated;
-        if request.access == Access::Write && plain && in_interrupt_range(request.iova.0) {
-            return Progress::InterruptMessage { address: request.iova, cost: self.pass(slot) };
+        let plain = !has_pasid && walk.attributes.kind == RequestKind::Untranslated;
+        if access == Access::Write && plain && in_interrupt_range(iova.0) {
+            return Progress::InterruptMessage { address: iova, cost: self.pass(slot) };
         }
         // Step 2.
         if !self.translation_enabled {
             if walk.attributes.kind != RequestKind::Untranslated {
                 return self.fault(slot, FaultReason::BLOCKED_BY_TYPE, 0, d);
             }
-            return Progress::Untranslated { pa: Pa(request.iova.0), cost: self.pass(slot) };
+            return Progress::Untranslated { pa: Pa(iova.0), cost: self.pass(slot) };
         }
         // Step 3.
         if self.root.mode() != TTM_LEGACY {
@@ -50,12 +51,12 @@ impl Unit {
             walk.is_scalable = true;
         } else if walk.attributes.kind == RequestKind::PageRequest {
             return self.fault(slot, FaultReason::PAGE_REQUEST_IN_LEGACY, 0, d);
-        } else if request.pasid.is_some() {
+        } else if has_pasid {
             return self.fault(slot, FaultReason::PASID_IN_LEGACY, 0, d);
         }
         // Step 4.
         let cost = walk.spend(self.params.timing.context_lookup);
-        let Some(entry) = self.caches.context.lookup(request.source) else {
+        let Some(entry) = self.caches.context.lookup(source) else {
             walk.stage = Stage::Root;
             return Progress::Lookup { cache: CacheKind::Context, hit: false, cost };
         };

@@ -18,7 +18,7 @@ impl Unit {
         match walk.outstanding {
             Outstanding::None => assert!(fetched.is_none(), "an answer without a fetch"),
             Outstanding::Wanted => {
-                return match fetched {
+                return match &fetched {
                     Some(answer) => self.consume(slot, answer, d),
                     None => self.ask_again(slot),
                 };
@@ -37,7 +37,7 @@ impl Unit {
     }
 
     #[inline]
-    fn consume(&mut self, slot: usize, answer: Fetched, d: &mut dyn Decisions) -> Progress {
+    fn consume(&mut self, slot: usize, answer: &Fetched, d: &mut dyn Decisions) -> Progress {
         let walk = self.walks.at(slot);
         walk.outstanding = Outstanding::None;
         let pa = walk.pending_pa;
@@ -125,7 +125,7 @@ impl Unit {
         if left == 0 {
             let answer = Fetched::Wide(*words);
             *words = [0; 8];
-            return self.consume(slot, answer, d);
+            return self.consume(slot, &answer, d);
         }
         let timing = &self.params.timing;
         let cost = match kind {
