@@ -117,19 +117,18 @@ impl Fetched {
 
     /// The first two words, if there is memory.
     #[inline]
-    pub(crate) const fn pair(self) -> Option<[u64; 2]> {
+    pub(crate) const fn pair(&self) -> Option<[u64; 2]> {
         match self {
-            Self::Words(words) => Some(words),
-            Self::Wide([low, high, ..]) => Some([low, high]),
+            Self::Words([low, high]) | Self::Wide([low, high, ..]) => Some([*low, *high]),
             Self::NoMemory => None,
         }
     }
 
     /// All words; what was not brought reads 0.
-    pub(crate) const fn all(self) -> [u64; 8] {
+    pub(crate) const fn all(&self) -> [u64; 8] {
         match self {
-            Self::Words([low, high]) => [low, high, 0, 0, 0, 0, 0, 0],
-            Self::Wide(words) => words,
+            Self::Words([low, high]) => [*low, *high, 0, 0, 0, 0, 0, 0],
+            Self::Wide(words) => *words,
             Self::NoMemory => [0; 8],
         }
     }
