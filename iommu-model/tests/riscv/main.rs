@@ -1,6 +1,7 @@
 //! The RISC-V IOMMU, step by step.
 
 mod ats;
+mod caches;
 mod commands;
 mod directories;
 mod faults;
@@ -9,6 +10,7 @@ mod in_flight;
 mod messages;
 mod queues;
 mod races;
+mod raw;
 mod registers;
 mod rules;
 mod support;
