@@ -7,8 +7,8 @@ use super::unit::Unit;
 use crate::request::Message;
 use crate::spec::riscv::capability::FeaturesControl;
 use crate::spec::riscv::register::{
-    CommandQueueControl, DirectoryPointer, InterruptPending, InterruptVectors, MODE_3LVL, MessageAddress, QueueBase, RecordQueueControl,
-    TranslationRequestControl, TranslationRequestIova, VectorControl,
+    CommandQueueControl, DirectoryPointer, InterruptPending, InterruptVectors, MODE_3LVL, MODE_OFF, MessageAddress, QueueBase,
+    RecordQueueControl, TranslationRequestControl, TranslationRequestIova, VectorControl,
 };
 use smallvec::SmallVec;
 
