@@ -71,6 +71,9 @@ pub enum Question {
     RootSwitchDropsAll,
     /// A fault of a source that has an unread record: 0 collapsed into it, 1 recorded on its own.
     RecordRepeatedFault,
+    /// A command that is not a fence was taken from a RISC-V command queue: 0 carried out now, 1 later, at the
+    /// latest before the next fence is complete.
+    DeferCommand,
 }
 
 impl Question {
@@ -90,7 +93,8 @@ impl Question {
             | Self::CacheNotPresent
             | Self::FetchDescending
             | Self::RootSwitchDropsAll
-            | Self::RecordRepeatedFault => 2,
+            | Self::RecordRepeatedFault
+            | Self::DeferCommand => 2,
         }
     }
 }

@@ -18,6 +18,7 @@
 //! | [`decision`] | the free decisions of the hardware |
 //! | [`timing`] | sizes and costs, each with its source |
 //! | [`spec`] | layouts of the manuals, no behaviour |
+//! | [`riscv`] | RISC-V IOMMU: the unit, its capability table, its rules |
 //! | [`vtd`] | Intel VT-d, legacy and scalable mode: the unit, its capability table, its rules |
 //! | [`cache`] | context cache, PASID cache, IOTLB, paging-structure caches, device TLBs |
 //! | [`slot`] | a checker: whether software changes table entries as the manual demands |
@@ -41,6 +42,7 @@ pub mod inspect;
 pub mod provenance;
 pub mod request;
 pub mod slot;
+pub mod riscv;
 pub mod spec;
 pub mod timing;
 pub mod translator;

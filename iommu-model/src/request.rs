@@ -4,6 +4,7 @@
 //! next. Nothing here is particular to one architecture except the fault codes.
 
 use crate::addr::{Bdf, DomainId, Iova, Pa, Pasid};
+use crate::spec::riscv::fault::Cause;
 use crate::spec::vtd::fault::FaultReason;
 
 /// What a device wants to do.
@@ -82,6 +83,24 @@ pub enum FetchKind {
         /// Level of the entry: 1 maps 4 KiB.
         level: u8,
     },
+    /// A non-leaf entry of a RISC-V device directory, 8 bytes.
+    DeviceDirectory {
+        /// Level of the entry: 1 leads to contexts.
+        level: u8,
+    },
+    /// A RISC-V device context in base format, 32 bytes.
+    DeviceContext,
+    /// A RISC-V device context in extended format, 64 bytes.
+    ExtendedDeviceContext,
+    /// A non-leaf entry of a RISC-V process directory, 8 bytes.
+    ProcessDirectory {
+        /// Level of the entry: 1 leads to contexts.
+        level: u8,
+    },
+    /// A RISC-V process context, 16 bytes.
+    ProcessContext,
+    /// A RISC-V MSI page-table entry, 16 bytes.
+    MessageEntry,
 }
 
 impl FetchKind {
@@ -93,6 +112,10 @@ impl FetchKind {
             Self::ScalableContext => 32,
             Self::PasidEntry => 64,
             Self::PasidDirectory | Self::Table { .. } | Self::FirstStage { .. } => 8,
+            Self::DeviceDirectory { .. } | Self::ProcessDirectory { .. } => 8,
+            Self::ProcessContext | Self::MessageEntry => 16,
+            Self::DeviceContext => 32,
+            Self::ExtendedDeviceContext => 64,
         }
     }
 }
@@ -280,14 +303,17 @@ pub struct Translation {
 pub enum Fault {
     /// VT-d fault reason.
     Vtd(FaultReason),
+    /// RISC-V cause.
+    Riscv(Cause),
 }
 
 impl Fault {
-    /// The architectural number: FR of VT-d.
+    /// The architectural number: FR of VT-d, CAUSE of RISC-V.
     #[must_use]
     pub const fn code(self) -> u16 {
         match self {
             Self::Vtd(reason) => reason.0 as u16,
+            Self::Riscv(cause) => cause.0,
         }
     }
 
@@ -296,6 +322,16 @@ impl Fault {
     pub const fn vtd(self) -> Option<FaultReason> {
         match self {
             Self::Vtd(reason) => Some(reason),
+            Self::Riscv(_) => None,
+        }
+    }
+
+    /// The RISC-V cause, if it is one.
+    #[must_use]
+    pub const fn riscv(self) -> Option<Cause> {
+        match self {
+            Self::Riscv(cause) => Some(cause),
+            Self::Vtd(_) => None,
         }
     }
 }
