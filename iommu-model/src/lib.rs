@@ -29,6 +29,8 @@
 //! - Memory is written only as the caller is asked to: updates of A and D, each an atomic compare-exchange.
 //! - Caches change by installs, invalidations, and evictions that the caller chose; never by looking at memory.
 //! - A caller that brings an answer nobody asked for, or drives a walk that has ended, has a bug: that panics.
+#![doc = ""]
+#![doc = include_str!("../docs/referee.md")]
 
 pub mod addr;
 pub mod cache;
