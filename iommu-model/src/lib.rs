@@ -18,6 +18,7 @@
 //! | [`timing`] | sizes and costs, each with its source |
 //! | [`spec`] | layouts of the manuals, no behaviour |
 //! | [`vtd`] | Intel VT-d, legacy and scalable mode: the unit, its capability table, its rules |
+//! | [`smmu`] | Arm SMMUv3: the unit, its capability table, its rules, its caches |
 //! | [`cache`] | context cache, PASID cache, IOTLB, paging-structure caches |
 //! | [`inspect`] | any state or table as stable text |
 //!
@@ -38,6 +39,7 @@ pub mod decision;
 pub mod inspect;
 pub mod provenance;
 pub mod request;
+pub mod smmu;
 pub mod spec;
 pub mod timing;
 pub mod translator;

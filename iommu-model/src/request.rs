@@ -4,6 +4,7 @@
 //! next. Nothing here is particular to one architecture except the fault codes.
 
 use crate::addr::{Bdf, DomainId, Iova, Pa, Pasid};
+use crate::spec::smmu::event::Termination;
 use crate::spec::vtd::fault::FaultReason;
 
 /// What a device wants to do.
@@ -82,6 +83,24 @@ pub enum FetchKind {
         /// Level of the entry: 1 maps 4 KiB.
         level: u8,
     },
+    /// SMMU: a level-1 stream table descriptor, 8 bytes.
+    StreamLevel1,
+    /// SMMU: a stream table entry, 64 bytes.
+    StreamEntry,
+    /// SMMU: a level-1 context descriptor, 8 bytes.
+    ContextLevel1,
+    /// SMMU: a context descriptor, 64 bytes.
+    ContextDescriptor,
+    /// SMMU: a stage-1 translation table descriptor, 8 bytes.
+    Stage1 {
+        /// Level in Arm's order: 3 is the last.
+        level: u8,
+    },
+    /// SMMU: a stage-2 translation table descriptor, 8 bytes.
+    Stage2 {
+        /// Level in Arm's order: 3 is the last.
+        level: u8,
+    },
 }
 
 impl FetchKind {
@@ -91,8 +110,9 @@ impl FetchKind {
         match self {
             Self::Root | Self::Context => 16,
             Self::ScalableContext => 32,
-            Self::PasidEntry => 64,
+            Self::PasidEntry | Self::StreamEntry | Self::ContextDescriptor => 64,
             Self::PasidDirectory | Self::Table { .. } | Self::FirstStage { .. } => 8,
+            Self::StreamLevel1 | Self::ContextLevel1 | Self::Stage1 { .. } | Self::Stage2 { .. } => 8,
         }
     }
 }
@@ -175,7 +195,7 @@ pub enum Progress {
     Fetch {
         /// First byte; naturally aligned.
         pa: Pa,
-        /// 8 or 16; in scalable mode also 32 and 64.
+        /// 8 or 16; in scalable mode also 32 and 64; of an SMMU 8, 16 or 64.
         bytes: u8,
         /// What is there.
         kind: FetchKind,
@@ -281,14 +301,17 @@ pub struct Translation {
 pub enum Fault {
     /// VT-d fault reason.
     Vtd(FaultReason),
+    /// SMMUv3 event, with the stage and the access that it happened on.
+    Smmu(Termination),
 }
 
 impl Fault {
-    /// The architectural number: FR of VT-d.
+    /// The architectural number: FR of VT-d, the event number of SMMUv3.
     #[must_use]
     pub const fn code(self) -> u16 {
         match self {
             Self::Vtd(reason) => reason.0 as u16,
+            Self::Smmu(why) => why.event.0 as u16,
         }
     }
 
@@ -297,6 +320,16 @@ impl Fault {
     pub const fn vtd(self) -> Option<FaultReason> {
         match self {
             Self::Vtd(reason) => Some(reason),
+            Self::Smmu(_) => None,
+        }
+    }
+
+    /// The SMMUv3 event, if it is one.
+    #[must_use]
+    pub const fn smmu(self) -> Option<Termination> {
+        match self {
+            Self::Smmu(why) => Some(why),
+            Self::Vtd(_) => None,
         }
     }
 }
