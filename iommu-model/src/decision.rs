@@ -96,6 +96,9 @@ pub enum Question {
     DeferInvalidation,
     /// SMMU: an event equals the one committed before, and may be merged: 0 recorded on its own, 1 merged.
     MergeEvent,
+    /// A command that is not a fence was taken from a RISC-V command queue: 0 carried out now, 1 later, at the
+    /// latest before the next fence is complete.
+    DeferCommand,
 }
 
 impl Question {
@@ -122,7 +125,8 @@ impl Question {
             | Self::KeepOtherLevel
             | Self::KeepCombined
             | Self::DeferInvalidation
-            | Self::MergeEvent => 2,
+            | Self::MergeEvent
+            | Self::DeferCommand => 2,
         }
     }
 }

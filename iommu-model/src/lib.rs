@@ -17,6 +17,7 @@
 //! | [`decision`] | the free decisions of the hardware |
 //! | [`timing`] | sizes and costs, each with its source |
 //! | [`spec`] | layouts of the manuals, no behaviour |
+//! | [`riscv`] | RISC-V IOMMU: the unit, its capability table, its rules |
 //! | [`vtd`] | Intel VT-d, legacy and scalable mode: the unit, its capability table, its rules |
 //! | [`smmu`] | Arm SMMUv3: the unit, its capability table, its rules, its caches |
 //! | [`cache`] | context cache, PASID cache, IOTLB, paging-structure caches |
@@ -39,6 +40,7 @@ pub mod decision;
 pub mod inspect;
 pub mod provenance;
 pub mod request;
+pub mod riscv;
 pub mod smmu;
 pub mod spec;
 pub mod timing;

@@ -4,6 +4,7 @@
 //! next. Nothing here is particular to one architecture except the fault codes.
 
 use crate::addr::{Bdf, DomainId, Iova, Pa, Pasid};
+use crate::spec::riscv::fault::Cause;
 use crate::spec::smmu::event::Termination;
 use crate::spec::vtd::fault::FaultReason;
 
@@ -101,6 +102,24 @@ pub enum FetchKind {
         /// Level in Arm's order: 3 is the last.
         level: u8,
     },
+    /// A non-leaf entry of a RISC-V device directory, 8 bytes.
+    DeviceDirectory {
+        /// Level of the entry: 1 leads to contexts.
+        level: u8,
+    },
+    /// A RISC-V device context in base format, 32 bytes.
+    DeviceContext,
+    /// A RISC-V device context in extended format, 64 bytes.
+    ExtendedDeviceContext,
+    /// A non-leaf entry of a RISC-V process directory, 8 bytes.
+    ProcessDirectory {
+        /// Level of the entry: 1 leads to contexts.
+        level: u8,
+    },
+    /// A RISC-V process context, 16 bytes.
+    ProcessContext,
+    /// A RISC-V MSI page-table entry, 16 bytes.
+    MessageEntry,
 }
 
 impl FetchKind {
@@ -113,6 +132,10 @@ impl FetchKind {
             Self::PasidEntry | Self::StreamEntry | Self::ContextDescriptor => 64,
             Self::PasidDirectory | Self::Table { .. } | Self::FirstStage { .. } => 8,
             Self::StreamLevel1 | Self::ContextLevel1 | Self::Stage1 { .. } | Self::Stage2 { .. } => 8,
+            Self::DeviceDirectory { .. } | Self::ProcessDirectory { .. } => 8,
+            Self::ProcessContext | Self::MessageEntry => 16,
+            Self::DeviceContext => 32,
+            Self::ExtendedDeviceContext => 64,
         }
     }
 }
@@ -303,15 +326,18 @@ pub enum Fault {
     Vtd(FaultReason),
     /// SMMUv3 event, with the stage and the access that it happened on.
     Smmu(Termination),
+    /// RISC-V cause.
+    Riscv(Cause),
 }
 
 impl Fault {
-    /// The architectural number: FR of VT-d, the event number of SMMUv3.
+    /// The architectural number: FR of VT-d, the event number of SMMUv3, CAUSE of RISC-V.
     #[must_use]
     pub const fn code(self) -> u16 {
         match self {
             Self::Vtd(reason) => reason.0 as u16,
             Self::Smmu(why) => why.event.0 as u16,
+            Self::Riscv(cause) => cause.0,
         }
     }
 
@@ -320,7 +346,7 @@ impl Fault {
     pub const fn vtd(self) -> Option<FaultReason> {
         match self {
             Self::Vtd(reason) => Some(reason),
-            Self::Smmu(_) => None,
+            Self::Smmu(_) | Self::Riscv(_) => None,
         }
     }
 
@@ -329,7 +355,16 @@ impl Fault {
     pub const fn smmu(self) -> Option<Termination> {
         match self {
             Self::Smmu(why) => Some(why),
-            Self::Vtd(_) => None,
+            Self::Vtd(_) | Self::Riscv(_) => None,
+        }
+    }
+
+    /// The RISC-V cause, if it is one.
+    #[must_use]
+    pub const fn riscv(self) -> Option<Cause> {
+        match self {
+            Self::Riscv(cause) => Some(cause),
+            Self::Vtd(_) | Self::Smmu(_) => None,
         }
     }
 }

@@ -70,6 +70,7 @@ fn draw_entry(mode: Mode, kind: FetchKind, dice: &mut Dice) -> [u64; WORDS_MAX] 
         FetchKind::PasidEntry => words = draw::pasid(mode, dice),
         FetchKind::Table { level } => words[0] = draw::second_stage(level, dice),
         FetchKind::FirstStage { level } => words[0] = draw::first_stage(level, dice),
+        other => unreachable!("VT-d fetches no {other:?}"),
     }
     words
 }

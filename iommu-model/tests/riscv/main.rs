@@ -1,0 +1,6 @@
+//! The RISC-V IOMMU, step by step.
+
+mod directories;
+mod faults;
+mod support;
+mod walks;
