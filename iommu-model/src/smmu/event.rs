@@ -13,7 +13,6 @@ use crate::decision::{Decisions, Question, ask_bool};
 use crate::request::{Access, Fault, FaultInfo, Progress, Request};
 use crate::spec::smmu::event::{EventId, FaultClass, RECORD_BYTES, Record0, Record1, Termination};
 use crate::spec::smmu::register::QueueBase;
-use std::collections::VecDeque;
 
 /// What the caller brings.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -106,6 +105,36 @@ impl Ring {
     }
 }
 
+/// Committed records in order, in a buffer that never grows.
+#[derive(Clone, Debug)]
+struct Pending {
+    slots: Vec<[u64; 4]>,
+    first: usize,
+    count: usize,
+}
+
+impl Pending {
+    fn nth(&self, n: usize) -> Option<&[u64; 4]> {
+        (n < self.count).then(|| &self.slots[(self.first + n) % self.slots.len()])
+    }
+
+    fn last(&self) -> Option<&[u64; 4]> {
+        self.nth(self.count.checked_sub(1)?)
+    }
+
+    /// The caller knows that there is room.
+    fn push(&mut self, record: [u64; 4]) {
+        let end = (self.first + self.count) % self.slots.len();
+        self.slots[end] = record;
+        self.count += 1;
+    }
+
+    fn drop_first(&mut self) {
+        self.first = (self.first + 1) % self.slots.len();
+        self.count -= 1;
+    }
+}
+
 /// The event queue.
 #[derive(Clone, Debug)]
 pub(crate) struct Events {
@@ -115,8 +144,7 @@ pub(crate) struct Events {
     /// OVACKFLG.
     pub(crate) overflow_acknowledged: bool,
     /// Committed records.
-    pending: VecDeque<[u64; 4]>,
-    capacity: usize,
+    pending: Pending,
     /// A record was lost to a full queue while records were pending.
     lost: bool,
     /// The record at the front was handed out.
@@ -125,13 +153,11 @@ pub(crate) struct Events {
 
 impl Events {
     pub(crate) fn new(bits_max: u8, capacity: u16) -> Self {
-        let capacity = usize::from(capacity);
         Self {
             ring: Ring::new(bits_max),
             overflow: false,
             overflow_acknowledged: false,
-            pending: VecDeque::with_capacity(capacity),
-            capacity,
+            pending: Pending { slots: vec![[0; 4]; usize::from(capacity)], first: 0, count: 0 },
             lost: false,
             writing: false,
         }
@@ -140,34 +166,34 @@ impl Events {
     pub(crate) fn reset(&mut self) {
         self.ring = Ring::new(self.ring.bits_max);
         (self.overflow, self.overflow_acknowledged, self.lost, self.writing) = (false, false, false, false);
-        self.pending.clear();
+        self.pending.count = 0;
     }
 
     /// Records that wait to be written.
     pub(crate) fn pending(&self) -> usize {
-        self.pending.len()
+        self.pending.count
     }
 
     /// Whether a walk more could find the buffer full.
     pub(crate) fn is_crowded(&self, walks: usize) -> bool {
-        self.pending.len() + walks >= self.capacity
+        self.pending.count + walks >= self.pending.slots.len()
     }
 
     /// Commits a record, if there is room for it; otherwise it is lost.
     fn commit(&mut self, record: [u64; 4]) -> bool {
-        let committed = self.pending.len() as u32;
-        if self.ring.used() + committed >= self.ring.entries() || self.pending.len() == self.capacity {
+        let committed = self.pending.count as u32;
+        if self.ring.used() + committed >= self.ring.entries() || self.pending.count == self.pending.slots.len() {
             self.lost = true;
             self.flag_overflow();
             return false;
         }
-        self.pending.push_back(record);
+        self.pending.push(record);
         true
     }
 
     /// Software must not see the overflow before it can see the full queue.
     fn flag_overflow(&mut self) {
-        if self.lost && self.pending.is_empty() {
+        if self.lost && self.pending.count == 0 {
             self.lost = false;
             self.overflow = !self.overflow_acknowledged;
         }
@@ -178,11 +204,11 @@ impl Unit {
     /// One step of the event queue.
     pub(crate) fn step_events(&mut self, input: EventInput) -> EventProgress {
         let events = &mut self.events;
-        let Some(&record) = events.pending.front() else { return EventProgress::Idle };
+        let Some(&record) = events.pending.nth(0) else { return EventProgress::Idle };
         match input {
             EventInput::Written if events.writing => {
                 events.writing = false;
-                events.pending.pop_front();
+                events.pending.drop_first();
                 let was_empty = events.ring.used() == 0;
                 events.ring.producer = events.ring.next(events.ring.producer);
                 events.flag_overflow();
@@ -192,7 +218,7 @@ impl Unit {
             }
             EventInput::Aborted if events.writing => {
                 events.writing = false;
-                events.pending.clear();
+                events.pending.count = 0;
                 events.lost = false;
                 let interrupt = self.raise_error(|error| error.set_event_queue_abort(true));
                 EventProgress::Aborted { interrupt, cost: self.params.timing.fault }
@@ -273,7 +299,7 @@ impl Unit {
         let mergeable = !walk.has_stream || walk.config.merges_events;
         let same =
             |other: &[u64; 4]| [other[0], other[1], other[2] | 0xfff, other[3]] == [record[0], record[1], record[2] | 0xfff, record[3]];
-        if mergeable && self.events.pending.back().is_some_and(same) && ask_bool(d, Question::MergeEvent) {
+        if mergeable && self.events.pending.last().is_some_and(same) && ask_bool(d, Question::MergeEvent) {
             return true;
         }
         self.events.commit(record)

@@ -247,10 +247,9 @@ impl Unit {
         let keep = range.leaf_only && (!self.caches.walk.iter().any(tables) || !ask_bool(d, Question::KeepNonLeaf));
         let non_leaves = if keep { 0 } else { self.caches.walk.retain(words, |e| !tables(e)) };
         let restarted = self.walks.restart(words, |walk| {
-            let same = walk.has_context && walk.vmid == vmid && asid.is_none_or(|asid| asid == walk.asid);
-            // A walk whose leaf is being read may turn out to be a global one of any ASID.
-            let global = walk.has_context && walk.vmid == vmid;
-            (same || global) && walk_1_is_in(walk, &range)
+            // The leaf that a walk of another ASID awaits may be a global one; the tables above it are of its own ASID.
+            let same_asid = asid.is_none_or(|asid| asid == walk.asid);
+            walk.has_context && walk.vmid == vmid && walk_1_is_in(walk, &range, range.leaf_only || !same_asid)
         });
         (leaves + non_leaves, restarted)
     }
@@ -286,7 +285,7 @@ fn keeps_by_hint(entry: &TlbEntry, range: &AddressRange, d: &mut dyn Decisions) 
 
 /// Whether stage 1 of a walk holds or awaits a descriptor that a command for these virtual addresses covers. A hint never
 /// spares a walk.
-fn walk_1_is_in(walk: &Walk, range: &AddressRange) -> bool {
+fn walk_1_is_in(walk: &Walk, range: &AddressRange, leaf_only: bool) -> bool {
     if walk.step == Step::Tlb {
         return false;
     }
@@ -296,7 +295,7 @@ fn walk_1_is_in(walk: &Walk, range: &AddressRange) -> bool {
     let spans = |shift: u8| range.touches(Iova(address & !((1 << shift) - 1)), 1 << shift);
     // The awaited descriptor may be a leaf; what was read above it is a table.
     let awaited = spans(tables.shift(level));
-    awaited || (!range.leaf_only && level > tables.start && spans(tables.shift(level - 1)))
+    awaited || (!leaf_only && level > tables.start && spans(tables.shift(level - 1)))
 }
 
 /// The same for stage 2 and IPAs.
