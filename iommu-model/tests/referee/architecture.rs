@@ -77,8 +77,16 @@ pub(crate) trait Architecture {
     /// The device that makes the requests.
     fn device(&self) -> Edu;
 
-    /// Programs devices and the IOMMU after power-on: tables that lead to `SERVICE_IOVA` in place, translation on.
-    fn boot(&self, qemu: &mut Qemu) -> io::Result<()>;
+    /// Programs devices and the IOMMU after power-on: tables that lead from `service_iova` to the mailbox in place, translation on.
+    fn boot(&mut self, qemu: &mut Qemu) -> io::Result<()>;
+
+    /// The address at which the service tables map the layout's mailbox.
+    fn service_iova(&self) -> u64;
+
+    /// What has to be written before an image's requests, besides the image.
+    fn prepare(&mut self, script: &mut Script) {
+        let _ = script;
+    }
 
     /// The words that make the device go through the service tables. An image replaces all of them by its own.
     fn service_words(&self) -> Vec<Word>;
@@ -104,6 +112,12 @@ pub(crate) trait Architecture {
     /// A request near one of the stems.
     fn draw_request(&self, stems: &[u64], dice: &mut Dice) -> Request;
 
+    /// Whether QEMU's process would end of what a walk has fetched: such a request cannot be put to it.
+    fn ends_qemu(&self, trail: &[Word]) -> bool {
+        let _ = trail;
+        false
+    }
+
     /// Forgets everything cached, as `flush` does to QEMU.
     fn reset(&mut self);
 
@@ -124,6 +138,3 @@ pub(crate) trait Architecture {
     /// Every difference that `explain` knows.
     fn differences(&self) -> &'static [Difference];
 }
-
-/// The page that the service tables map to [`Layout`]'s mailbox, then the one to its load page.
-pub(crate) const SERVICE_IOVA: u64 = 0x7f00_0000;

@@ -26,6 +26,7 @@
 //! | `walk` | one request through the model |
 //! | `vectors` | what QEMU said, recorded |
 //! | `vtd` | Intel VT-d |
+//! | `smmu` | Arm SMMUv3 |
 
 mod architecture;
 mod claims;
@@ -33,6 +34,7 @@ mod dice;
 mod memory;
 mod qemu;
 mod run;
+mod smmu;
 mod trial;
 mod vectors;
 mod vtd;
@@ -57,6 +59,7 @@ struct Family {
 }
 
 const VTD: Family = Family { name: "vtd", configurations: vtd::configurations };
+const SMMU: Family = Family { name: "smmu", configurations: smmu::configurations };
 
 /// Runs every configuration, frozen and racing; tells the tallies. What QEMU said is recorded if that is asked for.
 fn referee(family: &Family) {
@@ -182,4 +185,14 @@ fn qemu_agrees_with_the_vtd_unit() {
 #[test]
 fn the_vtd_unit_says_what_qemu_said_when_the_vectors_were_recorded() {
     check_vectors(&VTD);
+}
+
+#[test]
+fn qemu_agrees_with_the_smmu() {
+    referee(&SMMU);
+}
+
+#[test]
+fn the_smmu_says_what_qemu_said_when_the_vectors_were_recorded() {
+    check_vectors(&SMMU);
 }

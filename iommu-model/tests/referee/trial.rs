@@ -4,7 +4,7 @@
 //! brings a word of its own. To get data in and out of the device, it is moved over to the service tables and back; all
 //! of that, for all requests of the image, is one script.
 
-use crate::architecture::{Architecture, Outcome, Request, SERVICE_IOVA, Walked};
+use crate::architecture::{Architecture, Outcome, Request, Walked};
 use crate::memory::{Layout, Place, TableMemory, Word};
 use crate::qemu::Qemu;
 use crate::qemu::edu::BUFFER_BYTES;
@@ -108,8 +108,9 @@ pub(crate) fn run(arch: &mut dyn Architecture, qemu: &mut Qemu, trial: &Trial) -
 
     let edu = arch.device();
     let mut script = Script::default();
+    arch.prepare(&mut script);
     edu.set_count(&mut script, BUFFER_BYTES);
-    edu.read(&mut script, SERVICE_IOVA + BUFFER_BYTES, 0);
+    edu.read(&mut script, arch.service_iova() + BUFFER_BYTES, 0);
     edu.set_count(&mut script, 4);
     for (pa, _) in &service {
         let value = trial.image.iter().find(|(place, _)| place == pa).map_or(0, |(_, value)| *value);
@@ -130,7 +131,7 @@ pub(crate) fn run(arch: &mut dyn Architecture, qemu: &mut Qemu, trial: &Trial) -
     }
     arch.flush(&mut script);
     edu.set_count(&mut script, BUFFER_BYTES);
-    edu.write(&mut script, SERVICE_IOVA, 0);
+    edu.write(&mut script, arch.service_iova(), 0);
     let values = qemu.qtest.run(&script)?;
 
     let mut buffer = vec![0; 4 * trial.requests.len()];

@@ -4,10 +4,21 @@ use crate::architecture::{Outcome, Request, Rights, Walked};
 use crate::dice::Dice;
 use crate::memory::{TableMemory, WORDS_MAX};
 use iommu_model::translator::Translator;
-use iommu_model::{Access, Bdf, FetchKind, Fetched, Iova, Plain, Progress};
+use iommu_model::{Access, Bdf, Fault, FetchKind, Fetched, Iova, Plain, Progress};
 
 /// Steps after which a walk counts as one without end.
 const STEPS_MAX: u32 = 4096;
+
+/// The fault's number.
+fn code(fault: Fault) -> u16 {
+    fault.smmu().map_or(fault.code(), |why| smmu_code(why.event.0, why.stage_2, why.class.bits()))
+}
+
+/// An SMMU event's number. A translation fault's tells more: its stage in bit 8, its class in bits 13:12.
+pub(crate) const fn smmu_code(event: u8, stage_2: bool, class: u8) -> u16 {
+    let more = if event >= 0x10 && event <= 0x13 { (stage_2 as u16) << 8 | (class as u16) << 12 } else { 0 };
+    event as u16 | more
+}
 
 /// Walks to the end. `draw` makes entries for memory that is drawn as it is read.
 pub(crate) fn translate(
@@ -42,7 +53,7 @@ pub(crate) fn translate(
             Progress::Untranslated { pa, .. } => return Walked { outcome: Outcome::Passed(pa.0), rights: None },
             Progress::InterruptMessage { .. } => return Walked { outcome: Outcome::Message, rights: None },
             Progress::Fault(fault) => {
-                let outcome = if fault.recorded { Outcome::Blocked(fault.reason.code()) } else { Outcome::Silent };
+                let outcome = if fault.recorded { Outcome::Blocked(code(fault.reason)) } else { Outcome::Silent };
                 return Walked { outcome, rights: None };
             }
             Progress::Lookup { .. } | Progress::Merged { .. } => {}

@@ -20,7 +20,6 @@ pub(crate) enum Pci {
     /// The two ports of a PC.
     Ports,
     /// Memory, 4 KiB a function, from this address on.
-    #[expect(dead_code, reason = "for machines that are no PCs")]
     Memory(u64),
 }
 

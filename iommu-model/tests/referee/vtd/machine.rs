@@ -2,7 +2,6 @@
 //! [`iommu_model::spec`].
 
 use super::{DEVICE, Mode};
-use crate::architecture::SERVICE_IOVA;
 use crate::memory::{Layout, Word};
 use crate::qemu::edu::{self, Edu};
 use crate::qemu::pci::Pci;
@@ -33,6 +32,8 @@ const REGISTERS: u64 = 0xfed9_0000;
 const BAR: u64 = 0xe000_0000;
 const MIB: u64 = 1 << 20;
 
+/// What the service tables map to the mailbox.
+pub(super) const SERVICE_IOVA: u64 = 0x7f00_0000;
 /// The service tables, from the first MiB on, a page each.
 const SERVICE: u64 = MIB;
 const SERVICE_PAGES: u64 = 8;

@@ -74,8 +74,13 @@ impl Architecture for Vtd {
         machine::EDU
     }
 
-    fn boot(&self, qemu: &mut Qemu) -> io::Result<()> {
+    fn boot(&mut self, qemu: &mut Qemu) -> io::Result<()> {
+        self.tail = 0;
         machine::boot(self.mode, self.unit.capabilities(), qemu)
+    }
+
+    fn service_iova(&self) -> u64 {
+        machine::SERVICE_IOVA
     }
 
     fn service_words(&self) -> Vec<Word> {
