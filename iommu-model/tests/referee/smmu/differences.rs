@@ -5,6 +5,7 @@ use super::draw::OUTPUT_SIZE_MAX;
 use super::machine::LAYOUT;
 use crate::architecture::{Architecture, Difference, Outcome, Request, Side};
 use crate::memory::{Place, TableMemory, WORDS_MAX, Word};
+use iommu_model::spec::smmu::capability::ADDRESS_SIZES;
 use iommu_model::spec::smmu::context::{Context0, GRANULE_0_4K, GRANULE_0_16K, GRANULE_0_64K};
 use iommu_model::spec::smmu::descriptor::{Descriptor, Stage1Table};
 use iommu_model::spec::smmu::event::EventId;
@@ -67,13 +68,23 @@ const RECORD: Difference = Difference {
     reason: "a fault that must not be recorded is another event in QEMU, which is recorded anyway",
     side: Side::Model,
 };
+const CONTEXT_POINTER: Difference = Difference {
+    name: "context pointer beyond the output size",
+    reason: "QEMU does not refuse the STE for it (0x04): the read of the CD fails (0x09)",
+    side: Side::Model,
+};
+const STAGE_2_INPUT: Difference = Difference {
+    name: "input of stage 2 larger than its output",
+    reason: "QEMU refuses such an STE (0x04)",
+    side: Side::Open,
+};
 const CONCATENATED: Difference = Difference {
-    name: "alignment of concatenated tables",
-    reason: "QEMU does not align the base of concatenated 16 KiB or 64 KiB tables of stage 2",
+    name: "large concatenated tables",
+    reason: "QEMU ends in a translation fault where stage 2 has concatenated 16 KiB or 64 KiB tables",
     side: Side::Model,
 };
 
-pub(super) const ALL: [Difference; 12] = [
+pub(super) const ALL: [Difference; 14] = [
     NESTED_STAGE,
     CONTEXTS,
     SPAN,
@@ -85,6 +96,8 @@ pub(super) const ALL: [Difference; 12] = [
     STAGE_2_START,
     TABLE_SIZE,
     RECORD,
+    CONTEXT_POINTER,
+    STAGE_2_INPUT,
     CONCATENATED,
 ];
 
@@ -127,6 +140,7 @@ fn same(smmu: &Smmu, request: Request, trail: &[Word], ours: Outcome, theirs: Ou
         (Some(ours), Some(theirs)) if ours == theirs && config == CONFIG_NESTED => NESTED_STAGE,
         (Some(EventId::BAD_STREAM_ID), Some(EventId::BAD_STREAM_ENTRY)) if smmu.mode.two_level => SPAN,
         (_, Some(EventId::BAD_STREAM_ENTRY)) if stream.is_some_and(|words| StreamEntry0::from_bits(words[0].1).context_bits() != 0) => CONTEXTS,
+        (_, Some(EventId::BAD_STREAM_ENTRY)) if config & CONFIG_HAS_STAGE_2 != 0 && stream.is_some_and(input_exceeds_output) => STAGE_2_INPUT,
         (_, Some(EventId::STREAM_FETCH)) if smmu.mode.two_level && StreamLevel1::from_bits(trail.first()?.1).reserved_56() != 0 => {
             LEVEL_1_RESERVED
         }
@@ -136,7 +150,7 @@ fn same(smmu: &Smmu, request: Request, trail: &[Word], ours: Outcome, theirs: Ou
             None | Some(EventId::ACCESS | EventId::PERMISSION | EventId::ADDRESS_SIZE | EventId::TRANSLATION) => BLOCK_LEVEL,
             _ => return None,
         },
-        (_, Some(EventId::TRANSLATION) | None) if stream.is_some_and(is_misaligned) => CONCATENATED,
+        (_, Some(EventId::TRANSLATION) | None) if config & CONFIG_HAS_STAGE_2 != 0 && stream.is_some_and(is_concatenated) => CONCATENATED,
         (Some(EventId::BAD_STREAM_ENTRY), _) if stream.is_some_and(starts_too_high) => STAGE_2_START,
         (None, None) if request.write || matches!(ours, Outcome::Passed(pa) if LAYOUT.place(pa) != Place::Data) => return Some(None),
         _ => return None,
@@ -174,13 +188,16 @@ fn starts_too_high(words: &[Word]) -> bool {
     stage_2_bits(words).is_some_and(|(input, below, _)| input <= below)
 }
 
-/// Whether the stage-2 tables are concatenated, of more than 4 KiB, and not aligned to their size.
-fn is_misaligned(words: &[Word]) -> bool {
-    let base = StreamEntry3::from_bits(words[3].1).table() << 4;
-    stage_2_bits(words).is_some_and(|(input, below, stride)| {
-        let index = input.saturating_sub(below);
-        stride > 9 && index < 40 && base & ((8 << index) - 1) != 0
-    })
+/// Whether stage 2 begins with several tables of more than 4 KiB.
+fn is_concatenated(words: &[Word]) -> bool {
+    stage_2_bits(words).is_some_and(|(input, below, stride)| stride > 9 && input > below + stride)
+}
+
+/// Whether stage 2 takes longer addresses than it gives.
+fn input_exceeds_output(words: &[Word]) -> bool {
+    let entry = StreamEntry2::from_bits(words[2].1);
+    let output = ADDRESS_SIZES.get(usize::from(entry.output_size())).copied().unwrap_or(48).min(44);
+    64 - u32::from(entry.input_size()) > u32::from(output)
 }
 
 /// The STE of a trail.
@@ -207,6 +224,12 @@ fn heal(smmu: &Smmu, image: &mut TableMemory, ours: Outcome) -> Option<Differenc
             let (pa, word) = *image.trail.last()?;
             image.amend(pa, word & !address | in_void);
             Some(ADDRESS_SIZE)
+        }
+        Outcome::Blocked(_) if event(ours) == Some(EventId::BAD_STREAM_ENTRY) => {
+            let (pa, word) = stream_entry(smmu, &image.trail)?[0];
+            let entry = StreamEntry0::from_bits(word);
+            image.amend(pa, entry.with_context(LAYOUT.void >> 6).into_bits());
+            (entry.context() >> 38 != 0).then_some(CONTEXT_POINTER)
         }
         Outcome::Blocked(_) if event(ours) == Some(EventId::BAD_CONTEXT) => {
             let entry = wide_entries(&image.trail).last()?.to_vec();
