@@ -1,8 +1,8 @@
 //! Where QEMU is known to answer otherwise, and why.
 
-use super::Smmu;
 use super::draw::OUTPUT_SIZE_MAX;
 use super::machine::LAYOUT;
+use super::{Smmu, Stages};
 use crate::architecture::{Architecture, Difference, Outcome, Request, Side};
 use crate::memory::{Place, TableMemory, WORDS_MAX, Word};
 use iommu_model::spec::smmu::capability::ADDRESS_SIZES;
@@ -10,7 +10,8 @@ use iommu_model::spec::smmu::context::{Context0, GRANULE_0_4K, GRANULE_0_16K, GR
 use iommu_model::spec::smmu::descriptor::{Descriptor, Stage1Table};
 use iommu_model::spec::smmu::event::EventId;
 use iommu_model::spec::smmu::stream::{
-    CONFIG_HAS_STAGE_1, CONFIG_HAS_STAGE_2, CONFIG_NESTED, CONFIG_PASSES, StreamEntry0, StreamEntry2, StreamEntry3, StreamLevel1,
+    CONFIG_HAS_STAGE_1, CONFIG_HAS_STAGE_2, CONFIG_NESTED, CONFIG_PASSES, CONFIG_STAGE_2, StreamEntry0, StreamEntry2, StreamEntry3,
+    StreamLevel1,
 };
 
 const NESTED_STAGE: Difference = Difference {
@@ -48,11 +49,8 @@ const ADDRESS_SIZE: Difference = Difference {
     reason: "QEMU does not hold the address of a table to the output size (its read fails, 0x0b), and looks at AF before that of a page",
     side: Side::Model,
 };
-const BLOCK_LEVEL: Difference = Difference {
-    name: "blocks where there are none",
-    reason: "QEMU accepts a block at any level above the last",
-    side: Side::Model,
-};
+const BLOCK_LEVEL: Difference =
+    Difference { name: "blocks where there are none", reason: "QEMU accepts a block at any level above the last", side: Side::Model };
 const STAGE_2_START: Difference = Difference {
     name: "start level of stage 2",
     reason: "QEMU accepts an input so small that the start level has nothing to decode",
@@ -73,18 +71,20 @@ const CONTEXT_POINTER: Difference = Difference {
     reason: "QEMU does not refuse the STE for it (0x04): the read of the CD fails (0x09)",
     side: Side::Model,
 };
-const STAGE_2_INPUT: Difference = Difference {
-    name: "input of stage 2 larger than its output",
-    reason: "QEMU refuses such an STE (0x04)",
-    side: Side::Open,
+const STAGE_2_INPUT: Difference =
+    Difference { name: "input of stage 2 larger than its output", reason: "QEMU refuses such an STE (0x04)", side: Side::Open };
+const BOTH_BASES: Difference = Difference {
+    name: "both table bases at once",
+    reason: "nested, QEMU translates TTB0 and TTB1 when it reads the CD: what stage 2 says to either ends every request",
+    side: Side::Model,
 };
 const CONCATENATED: Difference = Difference {
-    name: "large concatenated tables",
-    reason: "QEMU ends in a translation fault where stage 2 has concatenated 16 KiB or 64 KiB tables",
+    name: "concatenated tables",
+    reason: "of several stage-2 tables at the start level QEMU uses the first for all addresses",
     side: Side::Model,
 };
 
-pub(super) const ALL: [Difference; 14] = [
+pub(super) const ALL: [Difference; 15] = [
     NESTED_STAGE,
     CONTEXTS,
     SPAN,
@@ -98,6 +98,7 @@ pub(super) const ALL: [Difference; 14] = [
     RECORD,
     CONTEXT_POINTER,
     STAGE_2_INPUT,
+    BOTH_BASES,
     CONCATENATED,
 ];
 
@@ -109,9 +110,21 @@ pub(super) fn explain(smmu: &mut Smmu, request: Request, image: &mut TableMemory
     let mut why = None;
     smmu.reset();
     smmu.translate(request, image);
+    let misplaced = beyond_first_table(smmu, &image.trail);
+    if !misplaced.is_empty() && event(ours) != Some(EventId::BAD_STREAM_ENTRY) {
+        for (pa, first) in misplaced {
+            image.amend(pa, image.read(first));
+        }
+        why = Some(CONCATENATED);
+        smmu.reset();
+        ours = smmu.translate(request, image).outcome;
+    }
     for _ in 0..STEPS_MAX {
         if let Some(same) = same(smmu, request, &image.trail, ours, theirs) {
             return why.or(same);
+        }
+        if other_base_faults(smmu, request, image, theirs) {
+            return Some(BOTH_BASES);
         }
         let by = heal(smmu, image, ours)?;
         why = why.or(Some(by));
@@ -119,6 +132,21 @@ pub(super) fn explain(smmu: &mut Smmu, request: Request, image: &mut TableMemory
         ours = smmu.translate(request, image).outcome;
     }
     None
+}
+
+/// Whether a request through the other table base would end as QEMU says that this one does.
+fn other_base_faults(smmu: &mut Smmu, request: Request, image: &mut TableMemory, theirs: Outcome) -> bool {
+    if smmu.mode.stages != Stages::Nested {
+        return false;
+    }
+    let trail = image.trail.clone();
+    let found = [0, !0xfff].into_iter().any(|iova| {
+        smmu.reset();
+        let other = smmu.translate(Request { iova, ..request }, image).outcome;
+        other == theirs || (other == Outcome::Silent && (request.write || theirs == Outcome::Passed(0)) && event(theirs).is_none())
+    });
+    image.trail = trail;
+    found
 }
 
 /// The event's number alone.
@@ -139,8 +167,12 @@ fn same(smmu: &Smmu, request: Request, trail: &[Word], ours: Outcome, theirs: Ou
     let found = match (event(ours), event(theirs)) {
         (Some(ours), Some(theirs)) if ours == theirs && config == CONFIG_NESTED => NESTED_STAGE,
         (Some(EventId::BAD_STREAM_ID), Some(EventId::BAD_STREAM_ENTRY)) if smmu.mode.two_level => SPAN,
-        (_, Some(EventId::BAD_STREAM_ENTRY)) if stream.is_some_and(|words| StreamEntry0::from_bits(words[0].1).context_bits() != 0) => CONTEXTS,
-        (_, Some(EventId::BAD_STREAM_ENTRY)) if config & CONFIG_HAS_STAGE_2 != 0 && stream.is_some_and(input_exceeds_output) => STAGE_2_INPUT,
+        (_, Some(EventId::BAD_STREAM_ENTRY)) if stream.is_some_and(|words| StreamEntry0::from_bits(words[0].1).context_bits() != 0) => {
+            CONTEXTS
+        }
+        (_, Some(EventId::BAD_STREAM_ENTRY)) if config & CONFIG_HAS_STAGE_2 != 0 && stream.is_some_and(input_exceeds_output) => {
+            STAGE_2_INPUT
+        }
         (_, Some(EventId::STREAM_FETCH)) if smmu.mode.two_level && StreamLevel1::from_bits(trail.first()?.1).reserved_56() != 0 => {
             LEVEL_1_RESERVED
         }
@@ -150,7 +182,11 @@ fn same(smmu: &Smmu, request: Request, trail: &[Word], ours: Outcome, theirs: Ou
             None | Some(EventId::ACCESS | EventId::PERMISSION | EventId::ADDRESS_SIZE | EventId::TRANSLATION) => BLOCK_LEVEL,
             _ => return None,
         },
-        (_, Some(EventId::TRANSLATION) | None) if config & CONFIG_HAS_STAGE_2 != 0 && stream.is_some_and(is_concatenated) => CONCATENATED,
+        (Some(EventId::BAD_STREAM_ENTRY), None | Some(EventId::ADDRESS_SIZE | EventId::TRANSLATION))
+            if config == CONFIG_NESTED && stream.is_some_and(|words| StreamEntry0::from_bits(words[0].1).context() >> 38 != 0) =>
+        {
+            CONTEXT_POINTER
+        }
         (Some(EventId::BAD_STREAM_ENTRY), _) if stream.is_some_and(starts_too_high) => STAGE_2_START,
         (None, None) if request.write || matches!(ours, Outcome::Passed(pa) if LAYOUT.place(pa) != Place::Data) => return Some(None),
         _ => return None,
@@ -188,9 +224,22 @@ fn starts_too_high(words: &[Word]) -> bool {
     stage_2_bits(words).is_some_and(|(input, below, _)| input <= below)
 }
 
-/// Whether stage 2 begins with several tables of more than 4 KiB.
-fn is_concatenated(words: &[Word]) -> bool {
-    stage_2_bits(words).is_some_and(|(input, below, stride)| stride > 9 && input > below + stride)
+/// The words of a trail that lie in another than the first of the tables that stage 2 begins with, and the same of the first.
+fn beyond_first_table(smmu: &Smmu, trail: &[Word]) -> Vec<(u64, u64)> {
+    let has_stage_2 =
+        |words: &&[Word]| StreamEntry0::from_bits(words[0].1).config() & CONFIG_NESTED & !CONFIG_HAS_STAGE_1 == CONFIG_STAGE_2;
+    let Some(words) = stream_entry(smmu, trail).filter(has_stage_2) else { return Vec::new() };
+    let Some((input, below, stride)) = stage_2_bits(words).filter(|(input, below, stride)| *input > below + stride && *input < 64) else {
+        return Vec::new();
+    };
+    if trail.len() <= WORDS_MAX {
+        return Vec::new();
+    }
+    let (all, one) = (8_u64 << (input - below), 8_u64 << stride);
+    let base = (StreamEntry3::from_bits(words[3].1).table() << 4) & !(all - 1);
+    // The STE itself is no table, wherever it lies.
+    let inside = trail[WORDS_MAX..].iter().map(|(pa, _)| *pa).filter(|pa| (base + one..base + all).contains(pa));
+    inside.map(|pa| (pa, base + (pa - base) % one)).collect()
 }
 
 /// Whether stage 2 takes longer addresses than it gives.
@@ -233,6 +282,11 @@ fn heal(smmu: &Smmu, image: &mut TableMemory, ours: Outcome) -> Option<Differenc
         }
         Outcome::Blocked(_) if event(ours) == Some(EventId::BAD_CONTEXT) => {
             let entry = wide_entries(&image.trail).last()?.to_vec();
+            let first = Context0::from_bits(entry[0].1);
+            if smmu.mode.stages == Stages::Nested && !first.disable_1() {
+                image.amend(entry[0].0, first.with_disable_1(true).into_bits());
+                return Some(BOTH_BASES);
+            }
             for (pa, word) in &entry[1..3] {
                 image.amend(*pa, word & !address | in_void);
             }

@@ -169,7 +169,8 @@ pub(super) fn context(mode: Mode, dice: &mut Dice) -> [u64; WORDS_MAX] {
         .with_abort(true)
         .with_asid(dice.below(16) as u16);
     let ttb = |dice: &mut Dice| {
-        ContextTable::new().with_hierarchical_disable(dice.percent(20)).with_table(table(mode, dice) >> 4).into_bits() ^ noise(1, &[48, 51], dice)
+        ContextTable::new().with_hierarchical_disable(dice.percent(20)).with_table(table(mode, dice) >> 4).into_bits()
+            ^ noise(1, &[48, 51], dice)
     };
     let first = first.into_bits() ^ noise(2, &[14, 15, 31, 35, 41, 44, 45, 46], dice);
     let first = Context0::from_bits(first);

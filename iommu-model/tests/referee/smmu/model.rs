@@ -18,7 +18,16 @@ pub(super) fn unit(mode: Mode) -> Unit {
         ..Capabilities::default()
     };
     let off = Geometry { sets: 1, ways: 0 };
-    let caches = Params { stream: off, context: off, level_1: off, tlb: off, privileged: true, walk_1: [off; 3], walk_2: [off; 3], ..Params::default() };
+    let caches = Params {
+        stream: off,
+        context: off,
+        level_1: off,
+        tlb: off,
+        privileged: true,
+        walk_1: [off; 3],
+        walk_2: [off; 3],
+        ..Params::default()
+    };
     let mut unit = Unit::new(cap, caches);
     start(mode, &mut unit);
     unit
