@@ -64,6 +64,9 @@ pub enum Question {
     RootSwitchDropsAll,
     /// A fault of a source that has an unread record: 0 collapsed into it, 1 recorded on its own.
     RecordRepeatedFault,
+    /// AMD-Vi: an invalidation was taken from the command buffer: 0 carried out now, 1 later, at the latest before the next
+    /// COMPLETION_WAIT is complete.
+    DelayCommand,
 }
 
 impl Question {
@@ -82,7 +85,8 @@ impl Question {
             | Self::RewalkDenied
             | Self::CacheNotPresent
             | Self::RootSwitchDropsAll
-            | Self::RecordRepeatedFault => 2,
+            | Self::RecordRepeatedFault
+            | Self::DelayCommand => 2,
         }
     }
 }

@@ -17,6 +17,7 @@
 //! | [`decision`] | the free decisions of the hardware |
 //! | [`timing`] | sizes and costs, each with its source |
 //! | [`spec`] | layouts of the manuals, no behaviour |
+//! | [`amd`] | AMD-Vi: the unit, its capability table, its rules, its caches |
 //! | [`vtd`] | Intel VT-d, legacy and scalable mode: the unit, its capability table, its rules |
 //! | [`cache`] | context cache, PASID cache, IOTLB, paging-structure caches |
 //! | [`inspect`] | any state or table as stable text |
@@ -31,6 +32,7 @@
 //! - A caller that brings an answer nobody asked for, or drives a walk that has ended, has a bug: that panics.
 
 pub mod addr;
+pub mod amd;
 pub mod cache;
 pub mod decision;
 pub mod inspect;

@@ -4,6 +4,7 @@
 //! next. Nothing here is particular to one architecture except the fault codes.
 
 use crate::addr::{Bdf, DomainId, Iova, Pa, Pasid};
+use crate::amd::Event;
 use crate::spec::vtd::fault::FaultReason;
 
 /// What a device wants to do.
@@ -82,6 +83,13 @@ pub enum FetchKind {
         /// Level of the entry: 1 maps 4 KiB.
         level: u8,
     },
+    /// AMD-Vi: a device table entry, 32 bytes.
+    DeviceTableEntry,
+    /// AMD-Vi: an entry of a GCR3 table, 8 bytes.
+    GuestCr3 {
+        /// Level of the entry: 1 points at a guest page table.
+        level: u8,
+    },
 }
 
 impl FetchKind {
@@ -93,6 +101,8 @@ impl FetchKind {
             Self::ScalableContext => 32,
             Self::PasidEntry => 64,
             Self::PasidDirectory | Self::Table { .. } | Self::FirstStage { .. } => 8,
+            Self::DeviceTableEntry => 32,
+            Self::GuestCr3 { .. } => 8,
         }
     }
 }
@@ -281,14 +291,17 @@ pub struct Translation {
 pub enum Fault {
     /// VT-d fault reason.
     Vtd(FaultReason),
+    /// AMD-Vi event.
+    Amd(Event),
 }
 
 impl Fault {
-    /// The architectural number: FR of VT-d.
+    /// The architectural number: FR of VT-d, the event code of AMD-Vi.
     #[must_use]
     pub const fn code(self) -> u16 {
         match self {
             Self::Vtd(reason) => reason.0 as u16,
+            Self::Amd(event) => event.code.0 as u16,
         }
     }
 
@@ -297,6 +310,16 @@ impl Fault {
     pub const fn vtd(self) -> Option<FaultReason> {
         match self {
             Self::Vtd(reason) => Some(reason),
+            Self::Amd(_) => None,
+        }
+    }
+
+    /// The AMD-Vi event, if it is one.
+    #[must_use]
+    pub const fn amd(self) -> Option<Event> {
+        match self {
+            Self::Amd(event) => Some(event),
+            Self::Vtd(_) => None,
         }
     }
 }

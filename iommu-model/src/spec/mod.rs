@@ -1,3 +1,4 @@
 //! Layouts as the manuals give them: bits and encodings, no behaviour. One folder an architecture.
 
+pub mod amd;
 pub mod vtd;
