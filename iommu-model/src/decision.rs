@@ -99,6 +99,9 @@ pub enum Question {
     /// A command that is not a fence was taken from a RISC-V command queue: 0 carried out now, 1 later, at the
     /// latest before the next fence is complete.
     DeferCommand,
+    /// AMD-Vi: an invalidation was taken from the command buffer: 0 carried out now, 1 later, at the latest before the next
+    /// COMPLETION_WAIT is complete.
+    DelayCommand,
 }
 
 impl Question {
@@ -126,7 +129,8 @@ impl Question {
             | Self::KeepCombined
             | Self::DeferInvalidation
             | Self::MergeEvent
-            | Self::DeferCommand => 2,
+            | Self::DeferCommand
+            | Self::DelayCommand => 2,
         }
     }
 }

@@ -18,6 +18,7 @@
 //! | [`timing`] | sizes and costs, each with its source |
 //! | [`spec`] | layouts of the manuals, no behaviour |
 //! | [`riscv`] | RISC-V IOMMU: the unit, its capability table, its rules |
+//! | [`amd`] | AMD-Vi: the unit, its capability table, its rules, its caches |
 //! | [`vtd`] | Intel VT-d, legacy and scalable mode: the unit, its capability table, its rules |
 //! | [`smmu`] | Arm SMMUv3: the unit, its capability table, its rules, its caches |
 //! | [`cache`] | context cache, PASID cache, IOTLB, paging-structure caches |
@@ -35,6 +36,7 @@
 #![doc = include_str!("../docs/referee.md")]
 
 pub mod addr;
+pub mod amd;
 pub mod cache;
 pub mod decision;
 pub mod inspect;

@@ -4,6 +4,7 @@
 //! next. Nothing here is particular to one architecture except the fault codes.
 
 use crate::addr::{Bdf, DomainId, Iova, Pa, Pasid};
+use crate::amd::Event;
 use crate::spec::riscv::fault::Cause;
 use crate::spec::smmu::event::Termination;
 use crate::spec::vtd::fault::FaultReason;
@@ -120,6 +121,13 @@ pub enum FetchKind {
     ProcessContext,
     /// A RISC-V MSI page-table entry, 16 bytes.
     MessageEntry,
+    /// AMD-Vi: a device table entry, 32 bytes.
+    DeviceTableEntry,
+    /// AMD-Vi: an entry of a GCR3 table, 8 bytes.
+    GuestCr3 {
+        /// Level of the entry: 1 points at a guest page table.
+        level: u8,
+    },
 }
 
 impl FetchKind {
@@ -136,6 +144,8 @@ impl FetchKind {
             Self::ProcessContext | Self::MessageEntry => 16,
             Self::DeviceContext => 32,
             Self::ExtendedDeviceContext => 64,
+            Self::DeviceTableEntry => 32,
+            Self::GuestCr3 { .. } => 8,
         }
     }
 }
@@ -328,16 +338,19 @@ pub enum Fault {
     Smmu(Termination),
     /// RISC-V cause.
     Riscv(Cause),
+    /// AMD-Vi event.
+    Amd(Event),
 }
 
 impl Fault {
-    /// The architectural number: FR of VT-d, the event number of SMMUv3, CAUSE of RISC-V.
+    /// The architectural number: FR of VT-d, the event number of SMMUv3, CAUSE of RISC-V, the event code of AMD-Vi.
     #[must_use]
     pub const fn code(self) -> u16 {
         match self {
             Self::Vtd(reason) => reason.0 as u16,
             Self::Smmu(why) => why.event.0 as u16,
             Self::Riscv(cause) => cause.0,
+            Self::Amd(event) => event.code.0 as u16,
         }
     }
 
@@ -346,7 +359,7 @@ impl Fault {
     pub const fn vtd(self) -> Option<FaultReason> {
         match self {
             Self::Vtd(reason) => Some(reason),
-            Self::Smmu(_) | Self::Riscv(_) => None,
+            _ => None,
         }
     }
 
@@ -355,7 +368,7 @@ impl Fault {
     pub const fn smmu(self) -> Option<Termination> {
         match self {
             Self::Smmu(why) => Some(why),
-            Self::Vtd(_) | Self::Riscv(_) => None,
+            _ => None,
         }
     }
 
@@ -364,7 +377,16 @@ impl Fault {
     pub const fn riscv(self) -> Option<Cause> {
         match self {
             Self::Riscv(cause) => Some(cause),
-            Self::Vtd(_) | Self::Smmu(_) => None,
+            _ => None,
+        }
+    }
+
+    /// The AMD-Vi event, if it is one.
+    #[must_use]
+    pub const fn amd(self) -> Option<Event> {
+        match self {
+            Self::Amd(event) => Some(event),
+            _ => None,
         }
     }
 }
