@@ -19,8 +19,10 @@
 //! | [`timing`] | sizes and costs, each with its source |
 //! | [`spec`] | layouts of the manuals, no behaviour |
 //! | [`riscv`] | RISC-V IOMMU: the unit, its capability table, its rules |
+//! | [`amd`] | AMD-Vi: the unit, its capability table, its rules, its caches |
 //! | [`vtd`] | Intel VT-d, legacy and scalable mode: the unit, its capability table, its rules |
 //! | [`cache`] | context cache, PASID cache, IOTLB, paging-structure caches, device TLBs |
+//! | [`smmu`] | Arm SMMUv3: the unit, its capability table, its rules, its caches |
 //! | [`slot`] | a checker: whether software changes table entries as the manual demands |
 //! | [`inspect`] | any state or table as stable text |
 //!
@@ -33,16 +35,20 @@
 //!   wait descriptors; page request records.
 //! - Caches change by installs, invalidations, and evictions that the caller chose; never by looking at memory.
 //! - A caller that brings an answer nobody asked for, or drives a walk that has ended, has a bug: that panics.
+#![doc = ""]
+#![doc = include_str!("../docs/referee.md")]
 
 pub mod addr;
+pub mod amd;
 pub mod ats;
 pub mod cache;
 pub mod decision;
 pub mod inspect;
 pub mod provenance;
 pub mod request;
-pub mod slot;
 pub mod riscv;
+pub mod slot;
+pub mod smmu;
 pub mod spec;
 pub mod timing;
 pub mod translator;
