@@ -22,6 +22,8 @@
 //! | [`search`] | finding the first bug of a program, and how many schedules that takes |
 //! | [`shared`] | the smallest way in: shared cells and a lock, without simulated memory |
 //!
+//! What the searches are worth, and how to repeat the figures: `docs/search.md`.
+//!
 //! `sim` knows no kernel: it is useful alone for any concurrent protocol over shared memory.
 
 pub mod alloc;
