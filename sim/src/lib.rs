@@ -24,6 +24,8 @@
 //! | [`figures`] | what all of this costs, measured, and the commands that measure it (no code) |
 //! | [`shared`] | the smallest way in: shared cells and a lock, without simulated memory |
 //!
+//! What the searches are worth, and how to repeat the figures: `docs/search.md`.
+//!
 //! `sim` knows no kernel: it is useful alone for any concurrent protocol over shared memory.
 
 pub mod alloc;

@@ -337,6 +337,20 @@ fn the_bench_prints_rates() {
 }
 
 #[test]
+fn the_bench_of_searches_prints_schedules_to_the_first_bug_beside_what_was_published() {
+    let folder = Folder::new("bench-search");
+    let output = folder.lurch(&["bench", "--search", "--json", "--trials", "3", "--runs", "500"]);
+    code(&output, 0);
+    let lines = lines(&output);
+    assert!(lines.iter().all(|line| line["type"] == "search" && line["published"].is_array()));
+    let surw = lines.iter().find(|line| line["program"] == "lazy01" && line["search"] == "surw").expect("a row for each program");
+    assert_eq!((surw["found"].as_u64(), surw["trials"].as_u64()), (Some(3), Some(3)));
+    assert!(surw["mean"].as_f64().is_some_and(|mean| (1.0..100.0).contains(&mean)));
+    code(&folder.lurch(&["bench", "--search", "--trials", "0"]), 2);
+    code(&folder.lurch(&["bench", "--trials", "3"]), 2);
+}
+
+#[test]
 fn a_closed_pipe_is_no_panic() {
     let folder = Folder::new("pipe");
     let mut command = Command::new(env!("CARGO_BIN_EXE_lurch"));

@@ -253,6 +253,7 @@ mod tests {
     use super::*;
     use crate::engine::Burst;
     use crate::entropy::Stream;
+    use crate::shared::World;
 
     #[test]
     fn the_right_constraint_shows_the_reordered_setters_nearly_always() {
@@ -287,6 +288,25 @@ mod tests {
                 let outcome = program(PolicySpec::Rff.build(seed, &profile, FaultPlan::Never));
                 assert_eq!((outcome.burst, outcome.failure), (Burst::Finished, None), "program {nth}, seed {seed}");
             }
+        }
+    }
+
+    #[test]
+    fn patience_with_a_constraint_ends() {
+        // The flag must stay as it is until somebody swaps it, which nobody does, while somebody spins for it to change.
+        let read = Site::new(OpKind::Rmw, 0, Before::default());
+        for seed in 0..50 {
+            let constraint = Constraint { start: Object(0x1000), end: Object(0x1008), read, from: None, holds: true };
+            let rff = Rff::with(Entropy::new(seed, Stream::Schedule), &[constraint], 100);
+            let world = World::new(Box::new(Drawn::new(rff, seed, FaultPlan::Never)));
+            let flag = world.cell(false);
+            assert_eq!(flag.object(), Object(0x1000));
+            let waited_for = flag.clone();
+            world.spawn("waiter", async move { while !waited_for.get().await {} });
+            world.spawn("setter", async move { flag.set(true).await });
+            let outcome = world.run(10_000);
+            assert_eq!(outcome.burst, Burst::Finished);
+            assert!(outcome.steps > 200, "the setter was held back first");
         }
     }
 

@@ -99,13 +99,13 @@ mod tests {
     use super::super::testing::{profile_of, programs, seeds};
     use super::super::{FaultPlan, PolicySpec, Profile};
     use super::*;
-    use crate::engine::Burst;
+    use crate::engine::{Burst, Object};
     use crate::entropy::Stream;
     use crate::shared::World;
 
     #[test]
     fn steps_come_in_the_order_of_their_times() {
-        let ops = [OpKind::Read, OpKind::Lock, OpKind::Register, OpKind::Alloc].map(|kind| Op::new(kind, crate::engine::Object(64), 8));
+        let ops = [OpKind::Read, OpKind::Lock, OpKind::Register, OpKind::Alloc].map(|kind| Op::new(kind, Object(64), 8));
         let ids = [ActorId(0), ActorId(1), ActorId(2), ActorId(3)];
         for seed in 0..50 {
             let mut timed = Timed::new(Entropy::new(seed, Stream::Schedule));
@@ -139,37 +139,32 @@ mod tests {
 
     #[test]
     fn who_is_woken_is_not_earlier_than_who_woke_it() {
-        // The child works for long; its parent, which waits for it, cannot do its step in the child's past.
+        // main waits for a child that takes long, and then accesses a register. Were its time still that of before the wait, the access
+        // would be long done; as it is, the bystander reads a few dozen times meanwhile.
         for seed in 0..50 {
             let world = World::new(PolicySpec::Timed.build(seed, &Profile::default(), FaultPlan::Never));
-            let cell = world.cell(0u32);
-            let (main, parent_cell) = (world.clone(), cell.clone());
-            let other = cell.clone();
+            let (cell, progress) = (world.cell(0u32), world.cell(0u32));
+            let (main, counted, read) = (world.clone(), cell.clone(), progress.clone());
             world.spawn("main", async move {
-                let child = parent_cell.clone();
-                let task = main
-                    .create("child", async move {
-                        for _ in 0..50 {
-                            child.fetch_add(1).await;
-                        }
-                    })
-                    .await;
-                task.join().await;
-                // Were the parent's time still that of the creation, this would come before all of the bystander's steps.
-                parent_cell.set(1000).await;
-            });
-            let seen = world.cell(0u32);
-            let saw = seen.clone();
-            world.spawn("bystander", async move {
-                for step in 0..20 {
-                    if other.get().await >= 1000 {
-                        saw.poke(step);
-                        break;
+                let child = async move {
+                    for _ in 0..100 {
+                        counted.fetch_add(1).await;
                     }
+                };
+                main.create("child", child).await.join().await;
+                let before = read.peek();
+                main.core().step(Op::new(OpKind::Register, Object::register(0), 8)).await;
+                main.check((20..400).contains(&(read.peek() - before)), "the access did not take its time");
+            });
+            let own = world.cell(0u32);
+            world.spawn("bystander", async move {
+                for _ in 0..3000 {
+                    own.get().await;
+                    progress.poke(progress.peek() + 1);
                 }
             });
-            assert_eq!(world.run(1000).burst, Burst::Finished);
-            assert_eq!(seen.peek(), 0, "twenty reads take far less than fifty atomic additions");
+            let outcome = world.run(10_000);
+            assert_eq!((outcome.burst, outcome.failure), (Burst::Finished, None));
         }
     }
 
