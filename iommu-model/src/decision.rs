@@ -24,6 +24,11 @@ pub enum Question {
         /// Entries to choose from.
         ways: u32,
     },
+    /// A device TLB is full: which entry goes? Option k is the k-th least recently used.
+    EvictDeviceTlb {
+        /// Entries to choose from.
+        ways: u32,
+    },
     /// A paging-structure cache is full: which entry goes? Option k is the k-th least recently used.
     EvictPsc {
         /// Entries to choose from.
@@ -60,6 +65,8 @@ pub enum Question {
     RewalkDenied,
     /// Caching mode: is a not-present or erroneous entry cached? 0 no, 1 yes.
     CacheNotPresent,
+    /// An entry is fetched word by word: 0 from its first word on, 1 from its last one back.
+    FetchDescending,
     /// SRTP without ESRTPS: 0 every cached entry stays, 1 all are dropped.
     RootSwitchDropsAll,
     /// A fault of a source that has an unread record: 0 collapsed into it, 1 recorded on its own.
@@ -72,7 +79,7 @@ impl Question {
     pub const fn options(&self) -> u32 {
         match *self {
             Self::EvictContext { ways } | Self::EvictPasid { ways } | Self::EvictIotlb { ways } | Self::ChooseIotlb { ways } => ways,
-            Self::EvictPsc { ways, .. } => ways,
+            Self::EvictPsc { ways, .. } | Self::EvictDeviceTlb { ways } => ways,
             Self::OverInvalidate { wider } => wider + 1,
             Self::KeepSuperpage
             | Self::KeepNonLeaf
@@ -81,6 +88,7 @@ impl Question {
             | Self::UsePsc { .. }
             | Self::RewalkDenied
             | Self::CacheNotPresent
+            | Self::FetchDescending
             | Self::RootSwitchDropsAll
             | Self::RecordRepeatedFault => 2,
         }

@@ -42,7 +42,8 @@ pub(crate) const fn unit(unit: &Unit) -> UnitText<'_> {
 impl fmt::Display for UnitText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let unit = self.0;
-        for register in Register::fixed() {
+        let page_requests = unit.capabilities().page_requests;
+        for register in Register::fixed().filter(|register| page_requests || !register.is_of_page_requests()) {
             writeln!(f, "{register:?} {:#x}", unit.read_register(register))?;
         }
         for (index, record) in unit.fault_records().iter().enumerate() {

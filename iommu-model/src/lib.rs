@@ -12,12 +12,15 @@
 //! | --- | --- |
 //! | [`addr`] | typed addresses and ids |
 //! | [`request`] | the interface of a translation |
+//! | [`ats`] | kinds of requests, device-TLB invalidations, page requests |
+//! | [`translator`] | the same as a trait, for any architecture |
 //! | [`provenance`] | which words a result was made from |
 //! | [`decision`] | the free decisions of the hardware |
 //! | [`timing`] | sizes and costs, each with its source |
 //! | [`spec`] | layouts of the manuals, no behaviour |
 //! | [`vtd`] | Intel VT-d, legacy and scalable mode: the unit, its capability table, its rules |
-//! | [`cache`] | context cache, PASID cache, IOTLB, paging-structure caches |
+//! | [`cache`] | context cache, PASID cache, IOTLB, paging-structure caches, device TLBs |
+//! | [`slot`] | a checker: whether software changes table entries as the manual demands |
 //! | [`inspect`] | any state or table as stable text |
 //!
 //! # Invariants
@@ -25,32 +28,41 @@
 //! - Any bytes in tables, descriptors and registers are input: nothing panics on them.
 //! - A walk asks for at most two more fetches than its table has levels, in scalable mode four more, then ends, unless an
 //!   invalidation restarts it. Nested, each first-stage level counts as one more than the second stage has levels.
-//! - Memory is written only as the caller is asked to: updates of A and D, each an atomic compare-exchange.
+//! - Memory is written only as the caller is asked to: updates of A and D, each an atomic compare-exchange; the status of
+//!   wait descriptors; page request records.
 //! - Caches change by installs, invalidations, and evictions that the caller chose; never by looking at memory.
 //! - A caller that brings an answer nobody asked for, or drives a walk that has ended, has a bug: that panics.
 
 pub mod addr;
+pub mod ats;
 pub mod cache;
 pub mod decision;
 pub mod inspect;
 pub mod provenance;
 pub mod request;
+pub mod slot;
 pub mod spec;
 pub mod timing;
+pub mod translator;
 pub mod vtd;
 
 pub use addr::{Bdf, DomainId, Iova, PAGE_SHIFT, PAGE_SIZE, Pa, Pasid, Pfn};
+pub use ats::{Attributes, DeviceInvalidation, PageRange, PageRequest, PageResponse, RequestKind, ResponseCode};
 pub use cache::Caches;
 pub use cache::context::{ContextEntryCached, ContextTarget};
+pub use cache::device_tlb::{DeviceTlb, DeviceTlbEntry, QuestionTag};
 pub use cache::iotlb::IotlbEntry;
 pub use cache::pasid::{PasidEntryCached, PasidTarget, Stages};
 pub use cache::psc::PscEntry;
 pub use decision::{Decisions, Plain, Question};
 pub use provenance::{Provenance, ProvenanceId, SOURCES_MAX, SOURCES_NESTED_MAX, Source};
-pub use request::{Access, Busy, CacheHit, CacheKind, FaultInfo, FetchKind, Fetched, Message, Progress, Request, Translation, WalkId};
+pub use request::{
+    Access, Busy, CacheHit, CacheKind, Fault, FaultInfo, FetchKind, Fetched, Message, Progress, Request, Translation, WalkId,
+};
 pub use spec::vtd::fault::FaultReason;
 pub use timing::{Geometry, Params, Timing};
 pub use vtd::{
-    Capabilities, ContextScope, Drain, Invalidation, InvalidationDone, IotlbScope, PageRange, PasidIotlbScope, PasidScope, QueueError,
-    QueueInput, QueueProgress, Register, RegisterEffect, Scalable, Unit, WalkView, locate_register,
+    Capabilities, ContextScope, DeviceAnswer, Drain, Invalidation, InvalidationDone, IotlbScope, PageQueueInput, PageQueueProgress,
+    PasidIotlbScope, PasidScope, QueueError, QueueInput, QueueProgress, Register, RegisterEffect, Scalable, Unit, WalkView,
+    locate_register,
 };

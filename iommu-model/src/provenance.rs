@@ -91,6 +91,10 @@ pub(crate) struct Words {
     links: Vec<Link>,
     capacity: usize,
     free: ProvenanceId,
+    /// The words of the walk that ended last.
+    last: ProvenanceId,
+    /// `last` is held on its own account; else only as long as somebody else holds it.
+    last_held: bool,
 }
 
 impl Clone for Words {
@@ -104,13 +108,14 @@ impl Clone for Words {
 
 impl Words {
     pub(crate) fn new(capacity: usize) -> Self {
-        Self { links: Vec::with_capacity(capacity), capacity, free: ProvenanceId::NONE }
+        Self { links: Vec::with_capacity(capacity), capacity, free: ProvenanceId::NONE, last: ProvenanceId::NONE, last_held: false }
     }
 
     /// Forgets everything; every id is gone.
     pub(crate) fn reset(&mut self) {
         self.links.clear();
         self.free = ProvenanceId::NONE;
+        (self.last, self.last_held) = (ProvenanceId::NONE, false);
     }
 
     /// The chain `before` with one word more. The caller's hold on `before` becomes the chain's.
@@ -179,11 +184,41 @@ impl Words {
             if link.holders != 0 {
                 return;
             }
+            if id == self.last && !self.last_held {
+                link.holders = 1;
+                self.last_held = true;
+                return;
+            }
             let before = link.before;
             link.before = self.free;
             self.free = id;
             id = before;
         }
+    }
+
+    /// A walk ended with these words, which are the caller's to give.
+    #[inline]
+    pub(crate) fn end(&mut self, id: ProvenanceId) {
+        let (last, held) = (self.last, self.last_held);
+        (self.last, self.last_held) = (id, id.is_some());
+        if held {
+            self.release(last);
+        }
+    }
+
+    /// A walk ended with the words of a cached entry. They are held only when the entry goes, which most often is never.
+    #[inline(always)]
+    pub(crate) fn end_with_cached(&mut self, id: ProvenanceId) {
+        let (last, held) = (self.last, self.last_held);
+        (self.last, self.last_held) = (id, false);
+        if held {
+            self.release(last);
+        }
+    }
+
+    /// The words of the walk that ended last.
+    pub(crate) fn last(&self) -> Provenance {
+        self.read(self.last)
     }
 
     /// The words of a chain.

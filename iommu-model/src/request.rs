@@ -117,19 +117,18 @@ impl Fetched {
 
     /// The first two words, if there is memory.
     #[inline]
-    pub(crate) const fn pair(self) -> Option<[u64; 2]> {
+    pub(crate) const fn pair(&self) -> Option<[u64; 2]> {
         match self {
-            Self::Words(words) => Some(words),
-            Self::Wide([low, high, ..]) => Some([low, high]),
+            Self::Words([low, high]) | Self::Wide([low, high, ..]) => Some([*low, *high]),
             Self::NoMemory => None,
         }
     }
 
     /// All words; what was not brought reads 0.
-    pub(crate) const fn all(self) -> [u64; 8] {
+    pub(crate) const fn all(&self) -> [u64; 8] {
         match self {
-            Self::Words([low, high]) => [low, high, 0, 0, 0, 0, 0, 0],
-            Self::Wide(words) => words,
+            Self::Words([low, high]) => [*low, *high, 0, 0, 0, 0, 0, 0],
+            Self::Wide(words) => *words,
             Self::NoMemory => [0; 8],
         }
     }
@@ -275,11 +274,37 @@ pub struct Translation {
     pub from: CacheHit,
 }
 
+/// Why a request was blocked, in the terms of its architecture.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[non_exhaustive]
+pub enum Fault {
+    /// VT-d fault reason.
+    Vtd(FaultReason),
+}
+
+impl Fault {
+    /// The architectural number: FR of VT-d.
+    #[must_use]
+    pub const fn code(self) -> u16 {
+        match self {
+            Self::Vtd(reason) => reason.0 as u16,
+        }
+    }
+
+    /// The VT-d reason, if it is one.
+    #[must_use]
+    pub const fn vtd(self) -> Option<FaultReason> {
+        match self {
+            Self::Vtd(reason) => Some(reason),
+        }
+    }
+}
+
 /// A blocked request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FaultInfo {
-    /// Architectural code.
-    pub reason: FaultReason,
+    /// Architectural reason.
+    pub reason: Fault,
     /// Requester id.
     pub source: Bdf,
     /// Faulting address.

@@ -43,12 +43,14 @@ pub struct Timing {
     pub invalidate_pasid: u32,
     /// IOTLB invalidation. Knob, see `invalidate_context`.
     pub invalidate_iotlb: u32,
-    /// Device-TLB invalidation, accepted and ignored. Knob.
+    /// Sending an invalidation to a device; how long the device takes is up to the caller. Knob.
     pub invalidate_device_tlb: u32,
     /// Interrupt-entry invalidation, accepted and ignored. Knob.
     pub invalidate_interrupt: u32,
     /// Start of a drain; how long it lasts is up to the caller. Knob.
     pub drain: u32,
+    /// A page request at its turn: the write of its record, or dropping it. Knob, as `status_write`.
+    pub page_request: u32,
     /// Status write of a wait descriptor. Knob, see `invalidate_context`.
     pub status_write: u32,
     /// Raising an interrupt message. Knob.
@@ -81,6 +83,7 @@ impl Default for Timing {
             invalidate_device_tlb: 100,
             invalidate_interrupt: 100,
             drain: 200,
+            page_request: 300,
             status_write: 300,
             interrupt: 20,
             register: 10,
@@ -120,6 +123,9 @@ pub struct Params {
     pub walks_max: u16,
     /// A second request of one source to one page waits for the first. gem5 24.0 `hazard4k`: on.
     pub merge_same_page: bool,
+    /// Entries wider than 8 bytes are fetched one word at a time, in either order, so that a fetch can be torn. Only 8
+    /// bytes are architecturally atomic; a whole entry at once is the usual case. Knob.
+    pub split_fetches: bool,
     /// Costs.
     pub timing: Timing,
 }
@@ -133,6 +139,7 @@ impl Default for Params {
             psc: [32, 16, 4, 4].map(Geometry::fully_associative),
             walks_max: 16,
             merge_same_page: true,
+            split_fetches: false,
             timing: Timing::default(),
         }
     }

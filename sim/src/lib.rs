@@ -20,6 +20,8 @@
 //! | [`trace`], [`oracle`] | the one event stream, its hash, and its judges |
 //! | [`machine`] | all of it around one engine |
 //! | [`programs`] | small public concurrency programs, to measure policies with |
+//! | [`search`] | finding the first bug of a program, and how many schedules that takes |
+//! | [`figures`] | what all of this costs, measured, and the commands that measure it (no code) |
 //! | [`shared`] | the smallest way in: shared cells and a lock, without simulated memory |
 //!
 //! `sim` knows no kernel: it is useful alone for any concurrent protocol over shared memory.
@@ -29,6 +31,8 @@ pub mod cpu;
 pub mod device;
 pub mod engine;
 pub mod entropy;
+#[doc = include_str!("../docs/figures.md")]
+pub mod figures {}
 pub mod machine;
 pub mod memory;
 pub mod memory_model;
@@ -36,6 +40,7 @@ pub mod oracle;
 pub mod policy;
 pub mod programs;
 pub mod replay;
+pub mod search;
 pub mod shared;
 pub mod sync;
 pub mod trace;

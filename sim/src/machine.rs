@@ -1,6 +1,7 @@
 //! The machine: RAM, allocator, locks, CPUs, remapping units and devices around one engine, with one event stream.
 
 use std::cell::{Cell, Ref, RefCell};
+use std::pin::Pin;
 use std::rc::Rc;
 
 use iommu_model::addr::{Pa, Pfn};
@@ -144,18 +145,18 @@ impl Machine {
         let cpu = Cpu::new(self.clone());
         let handle = cpu.clone();
         let program = program(cpu);
-        let actor: Box<dyn Actor> = if self.overlay.is_none() {
-            Box::new(FutureActor::new(self.core.clone(), program))
+        let actor: Pin<Box<dyn Actor>> = if self.overlay.is_none() {
+            Box::pin(FutureActor::new(self.core.clone(), program))
         } else {
             let (machine, creator, cpu) = (self.clone(), self.core.current(), handle.clone());
             self.settle_quiet(creator);
-            Box::new(FutureActor::new(self.core.clone(), async move {
+            Box::pin(FutureActor::new(self.core.clone(), async move {
                 machine.wait_for_stores_of(creator).await;
                 cpu.order_after();
                 program.await;
             }))
         };
-        let id = self.core.spawn(Spawn { name: name.to_owned(), group, life, actor });
+        let id = self.core.spawn(Spawn { name: self.core.name(name), group, life, actor });
         handle.assume(id);
         self.start_draining(name, id);
         self.with_races(|races| races.create(self.core.current(), id));

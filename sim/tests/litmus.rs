@@ -14,7 +14,7 @@ use sim::engine::{Burst, Core, Engine, Group};
 use sim::machine::{Machine, MachineConfig};
 use sim::memory::{FrameState, Memory, Ptr};
 use sim::memory_model::MemoryModel::{self, Sc, Tso, Weak};
-use sim::policy::Exhaustive;
+use sim::policy::{Exhaustive, Explorer};
 
 /// A variable: its number; each lies in a line of its own.
 type Var = u64;

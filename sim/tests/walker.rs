@@ -16,7 +16,7 @@ use sim::engine::{ActorId, Burst, Core, Engine, Group, Life, Object, Op, OpKind}
 use sim::machine::{Machine, MachineConfig};
 use sim::memory::{FrameState, Memory, Ptr};
 use sim::memory_model::MemoryModel;
-use sim::policy::Exhaustive;
+use sim::policy::{Exhaustive, Explorer};
 use sim::trace::UnitId;
 
 const UNIT: UnitId = UnitId(0);

@@ -69,6 +69,16 @@ defects! {
     UnpreserveWrongOrder = "unpreserve-wrong-order", "unexplained", "reverse of kho_unpreserve_folio order";
     /// Domain ids in use by preserved devices are not reserved.
     DomainIdNotReserved = "did-not-reserved", "I9", "reverse of series patch 08";
+    /// memfd unpreserve leaves the folios pinned.
+    UnpreserveKeepsPins = "unpreserve-keeps-pins", "L1", "reverse of unpin in memfd_luo_unpreserve";
+    /// A preserve of an iommufd that fails leaves the address space immutable.
+    RollbackKeepsImmutable = "rollback-keeps-immutable", "L1", "reverse of the error path of iommufd_save_hwpt";
+    /// A preserve of an iommufd that fails keeps its hold on the HWPT.
+    RollbackLeaksHold = "rollback-leaks-hold", "L1", "reverse of the error path of iommufd preserve";
+    /// A file whose preserve failed stays in the set of preserved files.
+    PreserveFdStaysBusy = "preserve-fd-stays-busy", "unexplained", "reverse of the error path of luo_preserve_file";
+    /// The restore of a tree leaves out its lowest tables.
+    RestoreSkipsTable = "restore-skips-table", "adoption", "reverse of the restore walk of generic_pt";
     /// A preserved folio is migrated: the memfd hands the device's page to somebody else.
     WrongFrameMapped = "wrong-frame-mapped", "I3", "leaf written with the neighbour's frame";
     /// Leaves stay in the CPU's cache: a walker that does not snoop misses them. Needs `coherent-walker=no`.

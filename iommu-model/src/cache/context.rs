@@ -45,6 +45,10 @@ pub struct ContextEntryCached {
     pub domain: DomainId,
     /// FPD.
     pub fault_disable: bool,
+    /// The device may ask for translations and send translated requests (T = 01, DTE).
+    pub device_tlb: bool,
+    /// The device may send page requests (PRE).
+    pub page_requests: bool,
     /// Where requests go.
     pub target: ContextTarget,
     /// The words of the root and the context entry.
@@ -56,6 +60,8 @@ impl Cached for ContextEntryCached {
         source: Bdf(0),
         domain: DomainId(0),
         fault_disable: false,
+        device_tlb: false,
+        page_requests: false,
         target: ContextTarget::PassThrough,
         provenance: ProvenanceId::NONE,
     };
@@ -105,6 +111,7 @@ impl ContextCache {
         Some(self.store.get(place))
     }
 
+    #[inline(never)]
     pub(crate) fn install(&mut self, entry: ContextEntryCached, words: &mut Words, d: &mut dyn Decisions) {
         let key = key_of(entry.source);
         self.store.insert(key.tag, key, entry, words, |ways| ask(d, Question::EvictContext { ways }));

@@ -40,6 +40,8 @@ pub struct IotlbEntry {
     pub writable: bool,
     /// It may serve writes without a walk: D is set, or nobody maintains it.
     pub dirty: bool,
+    /// No entry denies execution.
+    pub executable: bool,
     /// Set for an erroneous entry that CM = 1 let in. A not-present entry let in by CM = 1 is one with neither
     /// permission and no reason here.
     pub fault: Option<FaultReason>,
@@ -57,6 +59,7 @@ impl Cached for IotlbEntry {
         readable: false,
         writable: false,
         dirty: false,
+        executable: false,
         fault: None,
         provenance: ProvenanceId::NONE,
     };
@@ -101,7 +104,7 @@ const PASID_SPACE: u32 = 1 << 31;
 
 /// Domain, size and page number in one word; a canonical address keeps its meaning without the copies of its top bit.
 #[inline(always)]
-const fn key(domain: DomainId, space: u32, level: u8, number: u64) -> Key {
+pub(crate) const fn key(domain: DomainId, space: u32, level: u8, number: u64) -> Key {
     let number = number & ((1 << NUMBER_BITS) - 1);
     Key { tag: ((domain.0 as u64) << (NUMBER_BITS + 2)) | ((level as u64) << NUMBER_BITS) | number, space }
 }
@@ -177,6 +180,7 @@ impl IotlbCache {
         Some(self.store.get(place))
     }
 
+    #[inline(never)]
     pub(crate) fn install(&mut self, entry: IotlbEntry, words: &mut Words, d: &mut dyn Decisions) {
         let shift = entry.page_bytes.trailing_zeros();
         let level = ((shift - PAGE_SHIFT) / LEVEL_BITS + 1) as u8;

@@ -6,6 +6,7 @@
 //! The caches know tags and ranges; which command removes what is decided in `vtd::invalidate`.
 
 pub mod context;
+pub mod device_tlb;
 pub mod iotlb;
 pub mod pasid;
 pub mod psc;

@@ -44,6 +44,16 @@ pub struct PasidTarget {
     pub supervisor: bool,
     /// WPE: privileged writes honour R/W.
     pub write_protect: bool,
+    /// ERE: execute requests are allowed.
+    pub execute: bool,
+    /// NXE: XD counts.
+    pub no_execute: bool,
+    /// SMEP: privileged requests do not execute user pages.
+    pub supervisor_no_execute: bool,
+    /// EAFE: EA is maintained.
+    pub extended_accessed: bool,
+    /// SSEE: X of second-stage entries counts.
+    pub second_execute: bool,
     /// Not present or erroneous; cached only under CM = 1.
     pub fault: Option<FaultReason>,
 }
@@ -60,6 +70,11 @@ impl PasidTarget {
         snoop: false,
         supervisor: false,
         write_protect: false,
+        execute: false,
+        no_execute: false,
+        supervisor_no_execute: false,
+        extended_accessed: false,
+        second_execute: false,
         fault: None,
     };
 }

@@ -32,6 +32,8 @@ pub struct PscEntry {
     pub writable: bool,
     /// AND of U/S so far; always set in second-stage entries.
     pub user: bool,
+    /// No entry so far denies execution.
+    pub executable: bool,
     /// The words it was made from: root, context, the levels down to this one.
     pub provenance: ProvenanceId,
 }
@@ -47,6 +49,7 @@ impl Cached for PscEntry {
         readable: false,
         writable: false,
         user: false,
+        executable: false,
         provenance: ProvenanceId::NONE,
     };
 
@@ -77,6 +80,7 @@ impl PscCache {
     }
 
     /// The entry with the longest prefix of `iova` whose level is at most `top`, marked as used.
+    #[inline]
     pub(crate) fn lookup(&mut self, domain: DomainId, space: u32, iova: Iova, top: u8) -> Option<&PscEntry> {
         for level in FIRST_LEVEL..=top {
             let prefix = iova.0 >> page_shift(level);
@@ -95,6 +99,7 @@ impl PscCache {
         !self.levels[usize::from(level - FIRST_LEVEL)].is_off()
     }
 
+    #[inline(never)]
     pub(crate) fn install(&mut self, entry: PscEntry, words: &mut Words, d: &mut dyn Decisions) {
         let level = entry.level;
         let prefix = entry.first.0 >> page_shift(level);

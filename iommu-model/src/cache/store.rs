@@ -41,6 +41,8 @@ pub(crate) struct Store<T> {
     ways: u32,
     epoch: u32,
     len: u32,
+    /// The slot that was used last, if it still holds what it held.
+    last: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -90,6 +92,7 @@ impl<T: Cached> Store<T> {
             ways,
             epoch: 1,
             len: 0,
+            last: NOWHERE,
         }
     }
 
@@ -138,7 +141,11 @@ impl<T: Cached> Store<T> {
     /// The entry with this key; does not count as use.
     #[inline(always)]
     pub(crate) fn find(&self, key: Key) -> Option<Place> {
-        self.cell_of(key).1.map(Place)
+        // Most look-ups repeat the one before.
+        match self.slots.get(self.last as usize) {
+            Some(slot) if slot.key == key => Some(Place(self.last)),
+            _ => self.cell_of(key).1.map(Place),
+        }
     }
 
     #[inline(always)]
@@ -149,7 +156,7 @@ impl<T: Cached> Store<T> {
     /// Marks the entry as the most recently used.
     #[inline(always)]
     pub(crate) fn touch(&mut self, place: Place) {
-        // Most look-ups repeat the one before.
+        self.last = place.0;
         if self.slots[place.0 as usize].newer != NOWHERE {
             self.relink(place);
         }
@@ -173,6 +180,7 @@ impl<T: Cached> Store<T> {
         }
     }
 
+    #[inline(always)]
     fn link_newest(&mut self, place: Place) {
         let slot = &mut self.slots[place.0 as usize];
         let set = &mut self.sets[slot.set as usize];
@@ -185,7 +193,7 @@ impl<T: Cached> Store<T> {
     }
 
     /// Stores an entry, replacing one with the same key, else into a free way, else where `choose` says.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn insert(&mut self, index: u64, key: Key, entry: T, words: &mut Words, choose: impl FnOnce(u32) -> u32) {
         if self.is_off() {
             return;
@@ -199,29 +207,42 @@ impl<T: Cached> Store<T> {
             words.release(old.words());
             return self.touch(place);
         }
-        let place = match self.take_free(set) {
+        let place = match self.enlist(set) {
             Some(place) => place,
             None => {
-                let place = self.by_recency(set, choose(self.ways));
-                words.release(self.get(place).words());
-                self.unlink(place);
-                self.erase_cell(self.slots[place.0 as usize].key);
+                let place = self.evict(set, choose(self.ways), words);
                 at = self.cell_of(key).0;
+                self.link_newest(place);
                 place
             }
         };
         self.cells[at] = Cell { key, slot: place.0, epoch: self.epoch };
         let slot = &mut self.slots[place.0 as usize];
         (slot.key, slot.entry) = (key, entry);
-        self.link_newest(place);
+        self.last = place.0;
     }
 
-    /// A way that holds nothing, now counted as used.
-    #[inline]
-    fn take_free(&mut self, set: u32) -> Option<Place> {
+    /// Frees the way of the entry that `rank` others were used before.
+    #[inline(never)]
+    fn evict(&mut self, set: u32, rank: u32, words: &mut Words) -> Place {
+        let place = self.by_recency(set, rank);
+        words.release(self.get(place).words());
+        self.unlink(place);
+        self.erase_cell(self.slots[place.0 as usize].key);
+        place
+    }
+
+    /// A way that held nothing, now the most recently used of its set.
+    #[inline(always)]
+    fn enlist(&mut self, set: u32) -> Option<Place> {
         let state = &mut self.sets[set as usize];
         if state.epoch != self.epoch {
-            *state = Set { epoch: self.epoch, len: 0, fresh: 0, free: NOWHERE, oldest: NOWHERE, newest: NOWHERE };
+            let slot = set * self.ways;
+            *state = Set { epoch: self.epoch, len: 1, fresh: 1, free: NOWHERE, oldest: slot, newest: slot };
+            let place = &mut self.slots[slot as usize];
+            (place.older, place.newer) = (NOWHERE, NOWHERE);
+            self.len += 1;
+            return Some(Place(slot));
         }
         if state.len == self.ways {
             return None;
@@ -238,6 +259,7 @@ impl<T: Cached> Store<T> {
         };
         state.len += 1;
         self.len += 1;
+        self.link_newest(Place(slot));
         Some(Place(slot))
     }
 
@@ -271,6 +293,7 @@ impl<T: Cached> Store<T> {
     }
 
     fn remove(&mut self, place: Place, words: &mut Words) {
+        self.last = NOWHERE;
         words.release(self.get(place).words());
         self.unlink(place);
         self.erase_cell(self.slots[place.0 as usize].key);
@@ -325,6 +348,7 @@ impl<T: Cached> Store<T> {
     /// Forgets every entry without a look at any; the caller forgets their words.
     pub(crate) fn reset(&mut self) {
         self.len = 0;
+        self.last = NOWHERE;
         // The epoch before the present one marks erased cells, so that it must not come back.
         self.epoch = self.epoch.wrapping_add(2);
         if self.epoch == 1 {

@@ -45,6 +45,12 @@ pub struct Capabilities {
     pub coherent: bool,
     /// ECAP.DT: device-TLB descriptors and T=01 are allowed.
     pub device_tlb: bool,
+    /// ECAP.DIT: no more invalidations are under way to a device than the descriptor says. Never more than 32 are, in all.
+    pub device_throttle: bool,
+    /// ECAP.PRS and PDS: page requests, and wait descriptors that drain them. Only with scalable mode.
+    pub page_requests: bool,
+    /// ECAP.ADMS: TTM 11 aborts every request.
+    pub abort_mode: bool,
     /// ECAP.IR: reported; interrupt remapping itself is not modelled.
     pub interrupt_remapping: bool,
     /// ECAP.PT: T=10 is allowed.
@@ -80,6 +86,10 @@ pub struct Scalable {
     pub supervisor_requests: bool,
     /// ECAP.SSADS: SSADE counts.
     pub second_stage_accessed_dirty: bool,
+    /// ECAP.ERS: ERE and SSEE may allow execute requests.
+    pub execute_requests: bool,
+    /// ECAP.EAFS: EAFE counts.
+    pub extended_accessed: bool,
     /// ECAP.SMPWC: walks snoop where PWSNP says so; else A and D cannot be set.
     pub walk_coherent: bool,
 }
@@ -97,6 +107,8 @@ impl Default for Scalable {
             rid_pasid: true,
             rid_privileged: true,
             supervisor_requests: true,
+            execute_requests: true,
+            extended_accessed: true,
             second_stage_accessed_dirty: true,
             walk_coherent: true,
         }
@@ -124,6 +136,9 @@ impl Default for Capabilities {
             fault_records: 1,
             coherent: true,
             device_tlb: true,
+            device_throttle: false,
+            page_requests: false,
+            abort_mode: false,
             interrupt_remapping: false,
             pass_through: true,
             snoop_control: true,
@@ -171,6 +186,12 @@ impl Capabilities {
             .with_rid_pasid(scalable(|s| s.rid_pasid))
             .with_rid_privileged(scalable(|s| s.rid_privileged))
             .with_supervisor_requests(scalable(|s| s.supervisor_requests))
+            .with_execute_requests(scalable(|s| s.execute_requests))
+            .with_extended_accessed(scalable(|s| s.extended_accessed))
+            .with_device_throttle(self.device_throttle)
+            .with_page_requests(self.page_requests)
+            .with_page_request_drain(self.page_requests)
+            .with_abort_mode(self.abort_mode)
             .with_second_stage_accessed_dirty(scalable(|s| s.second_stage_accessed_dirty))
             .with_scalable_walk_coherent(scalable(|s| s.walk_coherent))
             .with_coherent(self.coherent)
@@ -193,6 +214,7 @@ impl Capabilities {
         if let Some(scalable) = self.scalable {
             assert!((1..=20).contains(&scalable.pasid_bits), "a PASID has 1 to 20 bits");
         }
+        assert!(!self.page_requests || self.scalable.is_some(), "page requests need scalable mode");
     }
 
     /// Levels of the second stage for an AW code, if the unit supports it.

@@ -11,9 +11,11 @@
 //!
 //! The inner half is in `second_stage`.
 
+use super::step::in_interrupt_range;
 use super::unit::Unit;
-use super::walk::{Stage, in_interrupt_range};
+use super::walk::Stage;
 use crate::addr::{DomainId, Pa, Pfn};
+use crate::ats::RequestKind;
 use crate::cache::context::{ContextEntryCached, ContextTarget};
 use crate::decision::{Decisions, Question, ask_bool};
 use crate::request::{Access, CacheKind, FetchKind, Progress};
@@ -26,27 +28,35 @@ impl Unit {
     #[inline]
     pub(crate) fn begin_walk(&mut self, slot: usize, d: &mut dyn Decisions) -> Progress {
         let walk = self.walks.at(slot);
-        let request = walk.request;
+        let (source, iova, access) = (walk.request.source, walk.request.iova, walk.request.access);
+        let has_pasid = walk.request.pasid.is_some();
         // Step 1.
-        if request.access == Access::Write && request.pasid.is_none() && in_interrupt_range(request.iova.0) {
-            return Progress::InterruptMessage { address: request.iova, cost: self.pass(slot) };
+        let plain = !has_pasid && walk.attributes.kind == RequestKind::Untranslated;
+        if access == Access::Write && plain && in_interrupt_range(iova.0) {
+            return Progress::InterruptMessage { address: iova, cost: self.pass(slot) };
         }
         // Step 2.
         if !self.translation_enabled {
-            return Progress::Untranslated { pa: Pa(request.iova.0), cost: self.pass(slot) };
+            if walk.attributes.kind != RequestKind::Untranslated {
+                return self.fault(slot, FaultReason::BLOCKED_BY_TYPE, 0, d);
+            }
+            return Progress::Untranslated { pa: Pa(iova.0), cost: self.pass(slot) };
         }
         // Step 3.
         if self.root.mode() != TTM_LEGACY {
+            // In abort mode nobody is told why.
             if self.root.mode() != TTM_SCALABLE || self.cap.scalable.is_none() {
                 return self.fault(slot, FaultReason::ROOT_MODE, 0, d);
             }
             walk.is_scalable = true;
-        } else if request.pasid.is_some() {
+        } else if walk.attributes.kind == RequestKind::PageRequest {
+            return self.fault(slot, FaultReason::PAGE_REQUEST_IN_LEGACY, 0, d);
+        } else if has_pasid {
             return self.fault(slot, FaultReason::PASID_IN_LEGACY, 0, d);
         }
         // Step 4.
         let cost = walk.spend(self.params.timing.context_lookup);
-        let Some(entry) = self.caches.context.lookup(request.source) else {
+        let Some(entry) = self.caches.context.lookup(source) else {
             walk.stage = Stage::Root;
             return Progress::Lookup { cache: CacheKind::Context, hit: false, cost };
         };
@@ -59,17 +69,23 @@ impl Unit {
         walk.is_scalable = matches!(entry.target, ContextTarget::Scalable { .. });
         walk.stage = if walk.is_scalable { Stage::Pasid } else { Stage::Iotlb };
         walk.words = entry.provenance;
+        (walk.device_tlb, walk.page_requests) = (entry.device_tlb, entry.page_requests);
         self.caches.words.hold(walk.words);
+        if walk.attributes.kind != RequestKind::Untranslated
+            && let Some(end) = self.admit(slot, cost, d)
+        {
+            return end;
+        }
         Progress::Lookup { cache: CacheKind::Context, hit: true, cost }
     }
 
     /// Step 5, the request.
-    pub(crate) fn fetch_root(&mut self, slot: usize) -> Progress {
+    pub(crate) fn fetch_root(&mut self, slot: usize, d: &mut dyn Decisions) -> Progress {
         let walk = self.walks.at(slot);
         walk.stage = Stage::Root;
         let index = u64::from(walk.request.source.bus());
         let pa = Pfn(self.root.table()).pa().offset(index * ROOT_ENTRY_BYTES);
-        self.fetch(slot, pa, FetchKind::Root, self.params.timing.root_fetch)
+        self.fetch_wide(slot, pa, FetchKind::Root, self.params.timing.root_fetch, d)
     }
 
     /// Step 5, the answer; then the request of step 6.
@@ -88,7 +104,8 @@ impl Unit {
         let walk = self.walks.at(slot);
         walk.stage = Stage::Context;
         let index = u64::from(walk.request.source.devfn());
-        self.fetch(slot, table.offset(index * CONTEXT_ENTRY_BYTES), FetchKind::Context, self.params.timing.context_fetch)
+        let pa = table.offset(index * CONTEXT_ENTRY_BYTES);
+        self.fetch_wide(slot, pa, FetchKind::Context, self.params.timing.context_fetch, d)
     }
 
     /// Step 6, the answer; then the first step of the inner half.
@@ -118,17 +135,31 @@ impl Unit {
             _ => return self.refuse_context(slot, FaultReason::CONTEXT_INVALID, d),
         };
         let domain = DomainId(entry.domain());
+        let walk = self.walks.at(slot);
+        (walk.device_tlb, walk.page_requests) = (entry.translation_type() == TT_DEVICE_TLB, false);
         self.install_context(slot, domain, target, d);
         let walk = self.walks.at(slot);
         (walk.has_context, walk.domain, walk.target) = (true, domain, target);
         walk.stage = Stage::Iotlb;
+        if walk.attributes.kind != RequestKind::Untranslated
+            && let Some(end) = self.admit(slot, 0, d)
+        {
+            return end;
+        }
         self.look_up_iotlb_next(slot, 0, d)
     }
 
     pub(crate) fn install_context(&mut self, slot: usize, domain: DomainId, target: ContextTarget, d: &mut dyn Decisions) {
         let walk = self.walks.at(slot);
-        let entry =
-            ContextEntryCached { source: walk.request.source, domain, fault_disable: walk.fault_disable, target, provenance: walk.words };
+        let entry = ContextEntryCached {
+            source: walk.request.source,
+            domain,
+            fault_disable: walk.fault_disable,
+            device_tlb: walk.device_tlb,
+            page_requests: walk.page_requests,
+            target,
+            provenance: walk.words,
+        };
         self.caches.context.install(entry, &mut self.caches.words, d);
     }
 

@@ -5,9 +5,10 @@
 //! goes out when the first record becomes pending, or when the queue stops.
 
 use crate::addr::Pa;
+use crate::ats::{Attributes, RequestKind};
 use crate::decision::{Decisions, Question, ask_bool};
 use crate::request::{Access, Message, Request};
-use crate::spec::vtd::fault::{FaultReason, FaultRecord, PASID_MAX};
+use crate::spec::vtd::fault::{AT_TRANSLATED, AT_TRANSLATION, AT_UNTRANSLATED, FaultReason, FaultRecord, PASID_MAX};
 use crate::spec::vtd::register::{EventControl, FaultStatus};
 
 /// The registers of one event message.
@@ -98,6 +99,14 @@ const fn is_qualified_scalable(reason: FaultReason) -> bool {
     reason.0 >= FaultReason::SCALABLE_CONTEXT_NOT_PRESENT.0 && !structure
 }
 
+const fn address_type(kind: RequestKind) -> u8 {
+    match kind {
+        RequestKind::Untranslated | RequestKind::PageRequest => AT_UNTRANSLATED,
+        RequestKind::Translation { .. } => AT_TRANSLATION,
+        RequestKind::Translated => AT_TRANSLATED,
+    }
+}
+
 impl Faults {
     pub(crate) fn new(records: u16) -> Self {
         Self { records: vec![FaultRecord::new(); usize::from(records)], next: 0, status: FaultStatus::new(), event: EventBlock::new() }
@@ -115,7 +124,14 @@ impl Faults {
     }
 
     /// Records a fault of a request.
-    pub(crate) fn record(&mut self, reason: FaultReason, request: &Request, fault_disable: bool, d: &mut dyn Decisions) -> Recorded {
+    pub(crate) fn record(
+        &mut self,
+        reason: FaultReason,
+        request: &Request,
+        attributes: Attributes,
+        fault_disable: bool,
+        d: &mut dyn Decisions,
+    ) -> Recorded {
         if fault_disable && is_qualified(reason) {
             return Recorded::default();
         }
@@ -139,7 +155,11 @@ impl Faults {
             .with_reason(reason.0)
             .with_pasid_present(request.pasid.is_some())
             .with_pasid(pasid & PASID_MAX)
-            .with_type_1(request.access == Access::Read)
+            .with_type_1(request.access == Access::Read && attributes.kind != RequestKind::PageRequest)
+            .with_type_2(attributes.kind == RequestKind::PageRequest)
+            .with_address_type(address_type(attributes.kind))
+            .with_privileged(request.pasid.is_some() && attributes.privileged)
+            .with_execute(request.pasid.is_some() && attributes.execute)
             .with_fault(true);
         self.next = (index + 1) % self.records.len();
         let mut message = None;
@@ -154,6 +174,23 @@ impl Faults {
     pub(crate) fn queue_error(&mut self) -> Option<Message> {
         self.status.set_queue_error(true);
         self.event.raise()
+    }
+
+    /// A device did not complete an invalidation in time.
+    pub(crate) fn timeout_error(&mut self) -> Option<Message> {
+        self.status.set_timeout_error(true);
+        self.event.raise()
+    }
+
+    /// A device completed what it was not asked for.
+    pub(crate) fn completion_error(&mut self) -> Option<Message> {
+        self.status.set_completion_error(true);
+        self.event.raise()
+    }
+
+    /// IQE, ICE, ITE.
+    pub(crate) fn queue_errors(&self) -> (bool, bool, bool) {
+        (self.status.queue_error(), self.status.completion_error(), self.status.timeout_error())
     }
 
     /// Whether the queue may not fetch: IQE or ITE is set.

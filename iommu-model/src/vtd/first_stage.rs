@@ -15,17 +15,20 @@
 //!     stage must let the table be written, and under SSADE counts it as written to (assumption: as soon as it is read).
 //! 17. Nested, the page itself goes through the second stage; what is cached is the smaller page of both.
 //!
-//! Global pages are treated as others. Execute permission is not modelled.
+//! Execution is denied by XD with NXE, to privileged requests by a user page with SMEP, and by the second stage with
+//! SSEE. With EAFE, EA is set as A is. Global pages are treated as others.
 
+use super::need::Need;
+use super::step::{Grant, in_interrupt_range};
 use super::unit::Unit;
-use super::walk::{FirstStage, Grant, Outstanding, Stage, Walk, in_interrupt_range};
+use super::walk::{FirstStage, Outstanding, Stage, Walk};
 use crate::addr::{Iova, Pa, Pfn};
 use crate::cache::iotlb::{IotlbEntry, page_shift, space_of};
 use crate::cache::pasid::Stages;
 use crate::cache::psc::PscEntry;
 use crate::decision::{Decisions, Question, ask_bool};
 use crate::provenance::ProvenanceId;
-use crate::request::{Access, CacheHit, CacheKind, FetchKind, Progress};
+use crate::request::{CacheHit, CacheKind, FetchKind, Progress};
 use crate::spec::vtd::fault::FaultReason;
 use crate::spec::vtd::first_stage::{FirstStageEntry, SUPERPAGE_PAT};
 use crate::spec::vtd::second_stage::{ENTRY_BYTES, TABLE_ENTRIES};
@@ -37,7 +40,7 @@ impl Walk {
     /// Whether the only or second stage sets D in a leaf: on writes, and where the first stage may set A or D.
     #[inline]
     pub(crate) fn writes_through(&self, writable: bool) -> bool {
-        self.access == Access::Write || (writable && self.is_nested() && !self.scalable.first.done)
+        self.need.writes(writable) || (writable && self.is_nested() && !self.scalable.first.done)
     }
 
     /// The reason for what the second stage refuses, by what it was asked for.
@@ -58,10 +61,16 @@ impl Walk {
         if !user && !privileged {
             return Err(FaultReason::NOT_USER);
         }
-        if self.request.access == Access::Write && !writable && (!privileged || self.scalable.target.write_protect) {
+        if self.wanted().is_write() && !writable && (!privileged || self.scalable.target.write_protect) {
             return Err(FaultReason::NO_WRITE);
         }
         Ok(())
+    }
+
+    /// Whether the first stage, walked to its leaf, lets the request execute.
+    fn first_executes(&self, executable: bool, user: bool) -> Result<(), FaultReason> {
+        let kept_out = self.scalable.privileged && user && self.scalable.target.supervisor_no_execute;
+        if self.wanted().executes() && (!executable || kept_out) { Err(FaultReason::NO_EXECUTE) } else { Ok(()) }
     }
 }
 
@@ -69,23 +78,13 @@ impl Unit {
     /// Steps 12 and 13.
     pub(crate) fn look_up_first_iotlb(&mut self, slot: usize, spent: u32, d: &mut dyn Decisions) -> Progress {
         let walk = self.walks.at(slot);
-        let (iova, access) = (walk.request.iova, walk.request.access);
+        let (iova, need) = (walk.request.iova, walk.wanted());
         let target = walk.scalable.target;
         if !is_canonical(iova, target.first_levels) {
             return self.fault(slot, FaultReason::NOT_CANONICAL, spent, d);
         }
         let cost = spent.saturating_add(self.params.timing.iotlb_lookup);
-        walk.scalable.first = FirstStage {
-            table: target.first_root,
-            level: target.first_levels,
-            done: false,
-            writable: true,
-            user: true,
-            dirty: false,
-            table_writable: true,
-            from: CacheHit::None,
-            shift: 0,
-        };
+        walk.scalable.first = FirstStage::at(target.first_root, target.first_levels);
         let miss = if self.caches.psc.is_off() { Stage::FirstTable } else { Stage::FirstPsc };
         let found = self.caches.iotlb.lookup(walk.domain, space_of(Some(walk.scalable.pasid)), iova, d);
         let Some(entry) = found.copied() else {
@@ -93,11 +92,11 @@ impl Unit {
             walk.spend(cost);
             return Progress::Lookup { cache: CacheKind::Iotlb, hit: false, cost };
         };
-        if !entry.serves(access) {
+        if !need.served_by(&entry) {
             // A privileged request may be allowed what the entry denies to users.
-            let clean = access.allowed_by(entry.readable, entry.writable) || walk.scalable.privileged;
+            let clean = need.allowed_by(entry.readable, entry.writable) || walk.scalable.privileged;
             if !clean && !ask_bool(d, Question::RewalkDenied) {
-                return self.fault(slot, entry.fault.unwrap_or(Self::denied(access)), cost, d);
+                return self.fault(slot, entry.fault.unwrap_or(Self::denied(need)), cost, d);
             }
             walk.stage = Stage::FirstTable;
             walk.spend(cost);
@@ -128,7 +127,7 @@ impl Unit {
             } else if !ask_bool(d, Question::UsePsc { level }) {
                 let first = &mut walk.scalable.first;
                 (first.table, first.level) = (entry.table, level - 1);
-                (first.writable, first.user) = (entry.writable, entry.user);
+                (first.writable, first.user, first.executable) = (entry.writable, entry.user, entry.executable);
                 first.from = CacheHit::Psc(level);
                 let words = &mut self.caches.words;
                 words.hold(entry.provenance);
@@ -146,16 +145,16 @@ impl Unit {
         let index = (walk.request.iova.0 >> page_shift(level)) % TABLE_ENTRIES;
         let pa = walk.scalable.first.table.offset(index * ENTRY_BYTES);
         if walk.scalable.target.stages == Stages::Nested {
-            return self.begin_second_stage(slot, Iova(pa.0), Access::Read, d);
+            return self.begin_second_stage(slot, Iova(pa.0), Need::READ, d);
         }
         walk.stage = Stage::FirstTable;
         self.fetch(slot, pa, FetchKind::FirstStage { level }, self.params.timing.table_fetch)
     }
 
     /// Sends an address of the nested walk through the second stage.
-    fn begin_second_stage(&mut self, slot: usize, input: Iova, access: Access, d: &mut dyn Decisions) -> Progress {
+    fn begin_second_stage(&mut self, slot: usize, input: Iova, need: Need, d: &mut dyn Decisions) -> Progress {
         let walk = self.walks.at(slot);
-        (walk.input, walk.access) = (input, access);
+        (walk.input, walk.need) = (input, need);
         self.caches.words.hold(walk.scalable.base_words);
         walk.scalable.outer_words = core::mem::replace(&mut walk.words, walk.scalable.base_words);
         walk.stage = Stage::Iotlb;
@@ -211,6 +210,7 @@ impl Unit {
             readable: second.readable,
             writable: second.writable && first.writable,
             dirty: second.dirty && first.dirty,
+            executable: second.executable && first.executable,
             fault: None,
             provenance: walk.words,
         };
@@ -242,14 +242,22 @@ impl Unit {
         if let Err(reason) = walk.first_allows(writable, user) {
             return self.fault(slot, reason, 0, d);
         }
-        let writes = leaf && walk.request.access == Access::Write;
-        if !entry.accessed() || (writes && !entry.dirty()) {
+        let executable = first.executable && !(walk.scalable.target.no_execute && entry.execute_disable());
+        if leaf && let Err(reason) = walk.first_executes(executable, user) {
+            return self.fault(slot, reason, 0, d);
+        }
+        let wanted = walk.wanted();
+        let writes = leaf && (wanted.is_write() || wanted.writes(writable));
+        let extended = walk.scalable.target.extended_accessed;
+        if !entry.accessed() || (writes && !entry.dirty()) || (extended && !entry.extended_accessed()) {
             let new = entry.with_accessed(true).with_dirty(entry.dirty() || writes);
+            let new = new.with_extended_accessed(entry.extended_accessed() || extended);
             return self.update_first(slot, word, new.into_bits(), d);
         }
         let frame = Pa(Pfn(entry.frame()).pa().0 & !((1 << page_shift(level)) - 1));
         walk.scalable.tries = 0;
-        (walk.scalable.first.writable, walk.scalable.first.user) = (writable, user);
+        let first = &mut walk.scalable.first;
+        (first.writable, first.user, first.executable) = (writable, user, executable);
         if leaf {
             walk.scalable.first.dirty = entry.dirty();
             return self.finish_first(slot, frame, level, d);
@@ -289,6 +297,7 @@ impl Unit {
             readable: true,
             writable: walk.scalable.first.writable,
             user: walk.scalable.first.user,
+            executable: walk.scalable.first.executable,
             provenance: walk.words,
         };
         self.caches.psc.install(entry, &mut self.caches.words, d);
@@ -298,11 +307,12 @@ impl Unit {
     fn finish_first(&mut self, slot: usize, frame: Pa, level: u8, d: &mut dyn Decisions) -> Progress {
         let walk = self.walks.at(slot);
         let page_bytes = 1 << page_shift(level);
-        let (iova, access) = (walk.request.iova, walk.request.access);
+        let (iova, wanted) = (walk.request.iova, walk.wanted());
         let pa = Pa(frame.0 | (iova.0 & (page_bytes - 1)));
         (walk.scalable.first.done, walk.scalable.first.shift) = (true, page_shift(level) as u8);
         if walk.is_nested() {
-            return self.begin_second_stage(slot, Iova(pa.0), access, d);
+            let need = wanted.unless_writable(walk.scalable.first.writable);
+            return self.begin_second_stage(slot, Iova(pa.0), need, d);
         }
         let entry = IotlbEntry {
             domain: walk.domain,
@@ -313,6 +323,7 @@ impl Unit {
             readable: true,
             writable: walk.scalable.first.writable,
             dirty: walk.scalable.first.dirty,
+            executable: walk.scalable.first.executable,
             fault: None,
             provenance: walk.words,
         };

@@ -25,50 +25,15 @@
 //! | PASID-IOTLB page, IH=1 | - | same | asked | same, and the entry may be a leaf |
 
 use super::capability::Capabilities;
-use super::walk::{Walk, Walks};
-use crate::addr::{Bdf, DomainId, Iova, PAGE_SHIFT, PAGE_SIZE, Pasid};
+use super::walk::Walk;
+use super::walkers::Walks;
+use crate::addr::{Bdf, DomainId, Iova, PAGE_SHIFT, Pasid};
+use crate::ats::PageRange;
 use crate::cache::Caches;
 use crate::cache::context::ContextTarget;
 use crate::cache::psc::PscEntry;
 use crate::decision::{Decisions, Question, ask, ask_bool};
 use crate::spec::vtd::register::InvalidateAddress;
-
-/// An aligned power-of-two range of pages, as ADDR and AM give it.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct PageRange {
-    /// Any address in the range; its low bits do not count.
-    pub address: Iova,
-    /// AM: 2^order pages.
-    pub order: u8,
-}
-
-impl PageRange {
-    /// First and last page number.
-    #[must_use]
-    pub const fn pages(self) -> (u64, u64) {
-        if self.order as u32 >= u64::BITS - PAGE_SHIFT {
-            return (0, u64::MAX >> PAGE_SHIFT);
-        }
-        let mask = (1u64 << self.order) - 1;
-        let page = self.address.page_number();
-        (page & !mask, page | mask)
-    }
-
-    /// Whether the range shares a page with the `span_bytes` at `first`, an aligned power of two.
-    #[must_use]
-    pub const fn overlaps(self, first: Iova, span_bytes: u64) -> bool {
-        let (low, high) = self.pages();
-        let first_page = first.page_number();
-        let last_page = first_page + (span_bytes / PAGE_SIZE - 1);
-        first_page <= high && low <= last_page
-    }
-
-    /// Whether the range is at least as large as a page of `page_bytes`.
-    #[must_use]
-    pub const fn covers_page_of(self, page_bytes: u64) -> bool {
-        self.order as u32 >= page_bytes.trailing_zeros() - PAGE_SHIFT
-    }
-}
 
 /// What of the context cache is invalidated.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -146,7 +111,7 @@ pub enum Invalidation {
     PasidIotlb(PasidIotlbScope),
     /// Every cache, at a root switch.
     All,
-    /// Device TLB: nothing in this unit.
+    /// Device TLB: nothing in this unit. The device has it ([`QueueProgress::InvalidateDevice`](super::QueueProgress)).
     DeviceTlb,
     /// Interrupt entry cache: nothing in this unit.
     InterruptEntry,
@@ -355,7 +320,7 @@ const fn is_scalable(target: &ContextTarget) -> bool {
 }
 
 /// Whether two requester ids differ only in the function bits that FM masks, counted from the top.
-fn matches_source(source: Bdf, function_mask: u8, other: Bdf) -> bool {
+pub(crate) fn matches_source(source: Bdf, function_mask: u8, other: Bdf) -> bool {
     let kept = 3u16.saturating_sub(u16::from(function_mask));
     let ignored = 0b111 & !((1 << kept) - 1);
     source.0 & !ignored == other.0 & !ignored
@@ -379,17 +344,5 @@ mod tests {
         assert!(matches_source(base, 2, Bdf::new(1, 2, 6)));
         assert!(matches_source(base, 3, Bdf::new(1, 2, 7)));
         assert!(!matches_source(base, 3, Bdf::new(1, 3, 0)));
-    }
-
-    #[test]
-    fn a_range_ignores_the_low_bits_of_its_address() {
-        let range = PageRange { address: Iova(0x1234_5000), order: 9 };
-        assert_eq!(range.pages(), (0x1_2200, 0x1_23ff));
-        assert!(range.overlaps(Iova(0x1220_0000), 4096));
-        assert!(!range.overlaps(Iova(0x1240_0000), 4096));
-        assert!(range.covers_page_of(2 << 20));
-        assert!(!range.covers_page_of(1 << 30));
-        let all = PageRange { address: Iova(0), order: 63 };
-        assert!(all.overlaps(Iova(u64::MAX), 4096));
     }
 }

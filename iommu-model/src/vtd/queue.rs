@@ -7,23 +7,27 @@
 //! 3. The head moves on. From here on head == tail does not mean that anything is complete.
 //! 4. Remove from the caches; restart covered walks.
 //! 5. Drain bits, where the unit honours them: wait for the caller.
-//! 6. A wait descriptor writes its status and raises its interrupt; every earlier descriptor is complete by then.
+//! 6. Device-TLB invalidations go out to the device; the queue goes on, up to the next wait descriptor.
+//! 7. A wait descriptor waits for the devices, and with PD for page requests. Then it writes its status and raises its interrupt; every earlier descriptor is complete by then.
 //!
 //! The caller drives it like a walk: it is told what is wanted and brings the answer. `Continue` asks for the next
 //! step, or repeats what is still wanted; after [`QueueProgress::WriteStatus`] it counts as done, like `Written`.
 
-use super::invalidate::{ContextScope, Invalidation, InvalidationDone, IotlbScope, PageRange, PasidIotlbScope, PasidScope, Target};
+use super::invalidate::{ContextScope, Invalidation, InvalidationDone, IotlbScope, PasidIotlbScope, PasidScope, Target};
 use super::registers::Drain;
 use super::unit::Unit;
 use crate::addr::{Bdf, DomainId, Iova, PAGE_SHIFT, Pa, Pasid, Pfn};
+use crate::ats::{DeviceInvalidation, PageRange, PageResponse, ResponseCode};
 use crate::decision::Decisions;
 use crate::request::Message;
 use crate::spec::vtd::descriptor::{
     AnyDescriptor, ContextDescriptor, DESCRIPTOR_BYTES, GRANULARITY_DOMAIN, GRANULARITY_GLOBAL, GRANULARITY_NARROW, IotlbDescriptor,
     PASID_GRANULARITY_DOMAIN, PASID_GRANULARITY_GLOBAL, PASID_GRANULARITY_PASID, PasidCacheDescriptor, PasidIotlbDescriptor,
-    STATUS_ADDRESS_UNIT, TYPE_CONTEXT, TYPE_DEVICE_TLB, TYPE_INTERRUPT_ENTRY, TYPE_IOTLB, TYPE_PASID_CACHE, TYPE_PASID_DEVICE_TLB,
-    TYPE_PASID_IOTLB, TYPE_WAIT, WIDE_DESCRIPTOR_BYTES, WaitDescriptor,
+    STATUS_ADDRESS_UNIT, TYPE_CONTEXT, TYPE_DEVICE_TLB, TYPE_INTERRUPT_ENTRY, TYPE_IOTLB, TYPE_PAGE_RESPONSE, TYPE_PASID_CACHE,
+    TYPE_PASID_DEVICE_TLB, TYPE_PASID_IOTLB, TYPE_WAIT, WIDE_DESCRIPTOR_BYTES, WaitDescriptor,
 };
+use crate::spec::vtd::device_tlb::{DEPTH_MAX, DeviceTlbDescriptor, PasidDeviceTlbDescriptor};
+use crate::spec::vtd::page_request::PageResponseDescriptor;
 use crate::spec::vtd::register::{
     IQEI_BAD_TAIL, IQEI_FETCH, IQEI_RESERVED, IQEI_TYPE, IQEI_WIDTH, QUEUE_SHIFT, QueueAddress, QueueErrorRecord,
 };
@@ -85,6 +89,29 @@ pub enum QueueProgress {
         /// Cycles.
         cost: u32,
     },
+    /// Wants this sent to a device, which answers with [`Unit::device_completes`]; the descriptor is over.
+    InvalidateDevice {
+        /// The invalidation.
+        request: DeviceInvalidation,
+        /// Cycles.
+        cost: u32,
+    },
+    /// Wants this sent to a device; the descriptor is over.
+    Respond {
+        /// The response.
+        response: PageResponse,
+        /// Cycles.
+        cost: u32,
+    },
+    /// Nothing to do before a device completes an invalidation, or page requests are written.
+    Blocked {
+        /// Invalidations under way.
+        devices: u32,
+        /// Page requests not yet written.
+        page_requests: u32,
+        /// Cycles.
+        cost: u32,
+    },
     /// The completion interrupt goes out; the wait descriptor itself completes with the next call.
     Interrupt {
         /// The message.
@@ -121,6 +148,14 @@ enum State {
         pa: Pa,
         data: u32,
         interrupt: bool,
+    },
+    /// An invalidation that no tag is free for.
+    Device {
+        target: DeviceTarget,
+    },
+    /// A wait descriptor waits for devices or page requests.
+    Wait {
+        wait: Wait,
     },
     /// The wait descriptor has nothing left to do.
     WaitDone,
@@ -178,6 +213,22 @@ impl Queue {
         self.enabled && (self.state != State::Idle || (!stopped && self.head != self.tail))
     }
 
+    /// A wait descriptor that waits for devices is dropped: its status is never written.
+    pub(crate) fn abort_wait(&mut self) {
+        if matches!(self.state, State::Wait { .. } | State::Device { .. }) {
+            self.settle();
+        }
+    }
+
+    /// IQERCD; each field is valid only while its error bit (IQE, ICE, ITE) is set.
+    pub(crate) fn error_record(&self, (queue, completion, timeout): (bool, bool, bool)) -> u64 {
+        QueueErrorRecord::new()
+            .with_info(if queue { self.error.info() } else { 0 })
+            .with_completion_source(if completion { self.error.completion_source() } else { 0 })
+            .with_timeout_source(if timeout { self.error.timeout_source() } else { 0 })
+            .into_bits()
+    }
+
     /// A descriptor is over, in one way or another.
     fn settle(&mut self) {
         self.state = State::Idle;
@@ -192,7 +243,25 @@ impl Queue {
 /// A decoded descriptor.
 enum Command {
     Invalidate { what: Invalidation, drain: Drain },
-    Wait { status: Option<(Pa, u32)>, interrupt: bool },
+    Device(DeviceTarget),
+    Respond(PageResponse),
+    Wait(Wait),
+}
+
+/// A wait descriptor.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Wait {
+    status: Option<(Pa, u32)>,
+    interrupt: bool,
+    page_requests: bool,
+}
+
+/// A device-TLB descriptor.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct DeviceTarget {
+    request: DeviceInvalidation,
+    physical: Bdf,
+    depth: u8,
 }
 
 impl Unit {
@@ -211,6 +280,8 @@ impl Unit {
             (State::Drain { drain, .. }, _) => QueueProgress::Drain { reads: drain.reads, writes: drain.writes, cost: 0 },
             (State::Status { interrupt, .. }, QueueInput::Written | QueueInput::Continue) => self.complete_wait(interrupt),
             (State::Status { pa, data, .. }, _) => QueueProgress::WriteStatus { pa, data, cost: 0 },
+            (State::Device { target }, _) => self.send_to_device(target),
+            (State::Wait { wait }, _) => self.wait(wait, 0),
             (State::WaitDone, _) => self.complete_wait(false),
         }
     }
@@ -237,7 +308,7 @@ impl Unit {
 
     fn stop_queue(&mut self, info: u8) -> QueueProgress {
         let descriptor = self.queue.head_pa();
-        self.queue.error = QueueErrorRecord::new().with_info(info);
+        self.queue.error.set_info(info);
         self.queue.settle();
         let message = self.faults.queue_error();
         QueueProgress::Stopped(QueueError { info, descriptor, message })
@@ -255,11 +326,58 @@ impl Unit {
         self.queue.head = ((u32::from(self.queue.head) + units) % self.queue.units()) as u16;
         match command {
             Command::Invalidate { what, drain } => self.invalidate_from_queue(what, drain, d),
-            Command::Wait { status: Some((pa, data)), interrupt } => {
-                self.queue.state = State::Status { pa, data, interrupt };
+            Command::Device(target) => self.send_to_device(target),
+            Command::Respond(response) => {
+                self.queue.settle();
+                QueueProgress::Respond { response, cost: self.params.timing.invalidate_device_tlb }
+            }
+            Command::Wait(wait) => self.wait(wait, 0),
+        }
+    }
+
+    /// Step 6.
+    fn send_to_device(&mut self, target: DeviceTarget) -> QueueProgress {
+        let DeviceTarget { mut request, physical, depth } = target;
+        let depth = if self.cap.device_throttle { depth } else { DEPTH_MAX };
+        match self.devices.issue(request.source, physical, depth) {
+            Some(itag) => {
+                request.itag = itag;
+                self.queue.settle();
+                QueueProgress::InvalidateDevice { request, cost: self.params.timing.invalidate_device_tlb }
+            }
+            None => {
+                self.queue.state = State::Device { target };
+                QueueProgress::Blocked { devices: self.devices.under_way(), page_requests: 0, cost: 0 }
+            }
+        }
+    }
+
+    /// Step 7.
+    fn wait(&mut self, wait: Wait, cost: u32) -> QueueProgress {
+        let devices = self.devices.under_way();
+        let page_requests = if wait.page_requests { self.page_requests.pending() } else { 0 };
+        if devices != 0 || page_requests != 0 {
+            self.queue.state = State::Wait { wait };
+            return QueueProgress::Blocked { devices, page_requests, cost };
+        }
+        match wait.status {
+            Some((pa, data)) => {
+                self.queue.state = State::Status { pa, data, interrupt: wait.interrupt };
                 QueueProgress::WriteStatus { pa, data, cost: self.params.timing.status_write }
             }
-            Command::Wait { status: None, interrupt } => self.complete_wait(interrupt),
+            None => self.complete_wait(wait.interrupt),
+        }
+    }
+
+    /// Whether the descriptor under way can only wait for devices or page requests.
+    pub(crate) fn queue_is_blocked(&self) -> bool {
+        match self.queue.state {
+            State::Wait { wait } => self.devices.under_way() != 0 || (wait.page_requests && self.page_requests.pending() != 0),
+            State::Device { target } => {
+                let depth = if self.cap.device_throttle { target.depth } else { DEPTH_MAX };
+                !self.devices.can_issue(target.physical, depth)
+            }
+            _ => false,
         }
     }
 
@@ -311,12 +429,15 @@ impl Unit {
         match any.kind() {
             TYPE_CONTEXT => decode_context(ContextDescriptor::from_bits(bits)),
             TYPE_IOTLB => self.decode_iotlb(IotlbDescriptor::from_bits(bits)),
-            TYPE_DEVICE_TLB if self.cap.device_tlb => Ok(no_op(Invalidation::DeviceTlb)),
+            TYPE_DEVICE_TLB if self.cap.device_tlb => decode_device_tlb(DeviceTlbDescriptor::from_bits(bits)),
             TYPE_INTERRUPT_ENTRY => Ok(no_op(Invalidation::InterruptEntry)),
             TYPE_PASID_IOTLB if self.cap.scalable.is_some() => self.decode_pasid_iotlb(PasidIotlbDescriptor::from_bits(bits)),
             TYPE_PASID_CACHE if self.cap.scalable.is_some() => decode_pasid_cache(PasidCacheDescriptor::from_bits(bits)),
-            TYPE_PASID_DEVICE_TLB if self.cap.scalable.is_some() && self.cap.device_tlb => Ok(no_op(Invalidation::DeviceTlb)),
-            TYPE_WAIT => decode_wait(WaitDescriptor::from_bits(bits)),
+            TYPE_PASID_DEVICE_TLB if self.cap.scalable.is_some() && self.cap.device_tlb => {
+                decode_pasid_device_tlb(PasidDeviceTlbDescriptor::from_bits(bits))
+            }
+            TYPE_PAGE_RESPONSE if self.cap.page_requests => decode_response(PageResponseDescriptor::from_bits(bits)),
+            TYPE_WAIT => self.decode_wait(WaitDescriptor::from_bits(bits)),
             _ => Err(IQEI_TYPE),
         }
     }
@@ -349,6 +470,20 @@ impl Unit {
         // It has no drain bits; that it always drains where the unit can is an assumption.
         let drain = self.drain_of(true, true);
         Ok(Command::Invalidate { what: Invalidation::PasidIotlb(scope), drain })
+    }
+
+    fn decode_wait(&self, descriptor: WaitDescriptor) -> Result<Command, u8> {
+        let drains = descriptor.page_request_drain();
+        let reserved = (drains && !self.cap.page_requests)
+            || descriptor.reserved_8()
+            || descriptor.reserved_12() != 0
+            || descriptor.reserved_64() != 0;
+        if reserved {
+            return Err(IQEI_RESERVED);
+        }
+        let address = Pa(descriptor.address() * STATUS_ADDRESS_UNIT);
+        let status = descriptor.status_write().then_some((address, descriptor.data()));
+        Ok(Command::Wait(Wait { status, interrupt: descriptor.interrupt(), page_requests: drains }))
     }
 
     /// The scope of an IOTLB command; `None` for granularity 0 and for AM above MAMV.
@@ -410,13 +545,52 @@ pub(crate) fn context_scope(granularity: u8, domain: u16, source: u16, function_
     }
 }
 
-fn decode_wait(descriptor: WaitDescriptor) -> Result<Command, u8> {
+fn decode_device_tlb(descriptor: DeviceTlbDescriptor) -> Result<Command, u8> {
     let reserved =
-        descriptor.page_request_drain() || descriptor.reserved_8() || descriptor.reserved_12() != 0 || descriptor.reserved_64() != 0;
+        descriptor.reserved_4() != 0 || descriptor.reserved_21() != 0 || descriptor.reserved_48() != 0 || descriptor.reserved_65() != 0;
     if reserved {
         return Err(IQEI_RESERVED);
     }
-    let address = Pa(descriptor.address() * STATUS_ADDRESS_UNIT);
-    let status = descriptor.status_write().then_some((address, descriptor.data()));
-    Ok(Command::Wait { status, interrupt: descriptor.interrupt() })
+    let request = DeviceInvalidation {
+        source: Bdf(descriptor.source()),
+        pasid: None,
+        every_pasid: false,
+        range: PageRange::of_size_bit(descriptor.page(), descriptor.sized()),
+        itag: 0,
+    };
+    let physical = Bdf(descriptor.physical_high() << 4 | u16::from(descriptor.physical_low()));
+    Ok(Command::Device(DeviceTarget { request, physical, depth: depth_of(descriptor.depth()) }))
+}
+
+fn decode_pasid_device_tlb(descriptor: PasidDeviceTlbDescriptor) -> Result<Command, u8> {
+    if descriptor.reserved_65() != 0 {
+        return Err(IQEI_RESERVED);
+    }
+    let request = DeviceInvalidation {
+        source: Bdf(descriptor.source()),
+        pasid: Some(Pasid(descriptor.pasid())),
+        every_pasid: descriptor.global(),
+        range: PageRange::of_size_bit(descriptor.page(), descriptor.sized()),
+        itag: 0,
+    };
+    let physical = Bdf(descriptor.physical_high() << 4 | u16::from(descriptor.physical_low()));
+    Ok(Command::Device(DeviceTarget { request, physical, depth: depth_of(descriptor.depth()) }))
+}
+
+const fn depth_of(field: u8) -> u8 {
+    if field == 0 { DEPTH_MAX } else { field }
+}
+
+fn decode_response(descriptor: PageResponseDescriptor) -> Result<Command, u8> {
+    let reserved =
+        descriptor.reserved_5() != 0 || descriptor.reserved_52() != 0 || descriptor.reserved_64() != 0 || descriptor.reserved_76() != 0;
+    if reserved {
+        return Err(IQEI_RESERVED);
+    }
+    Ok(Command::Respond(PageResponse {
+        source: Bdf(descriptor.source()),
+        pasid: descriptor.pasid_present().then_some(Pasid(descriptor.pasid())),
+        group: descriptor.group(),
+        code: ResponseCode(descriptor.code()),
+    }))
 }

@@ -1,5 +1,8 @@
 //! Names of the registers, and which of them lies at a byte offset.
 
+use crate::spec::vtd::page_request::{
+    OFFSET_PEADDR, OFFSET_PECTL, OFFSET_PEDATA, OFFSET_PEUADDR, OFFSET_PQA, OFFSET_PQH, OFFSET_PQT, OFFSET_PRS,
+};
 use crate::spec::vtd::register::{
     OFFSET_CAP, OFFSET_CCMD, OFFSET_ECAP, OFFSET_FEADDR, OFFSET_FECTL, OFFSET_FEDATA, OFFSET_FEUADDR, OFFSET_FRCD, OFFSET_FSTS,
     OFFSET_GCMD, OFFSET_GSTS, OFFSET_ICS, OFFSET_IEADDR, OFFSET_IECTL, OFFSET_IEDATA, OFFSET_IEUADDR, OFFSET_IOTLB, OFFSET_IQA,
@@ -51,6 +54,22 @@ pub enum Register {
     Ieuaddr,
     /// IQERCD_REG, 0xb0, read-only.
     Iqercd,
+    /// PQH_REG, 0xc0.
+    Pqh,
+    /// PQT_REG, 0xc8.
+    Pqt,
+    /// PQA_REG, 0xd0.
+    Pqa,
+    /// PRS_REG, 0xdc, 32 bits, write 1 to clear.
+    Prs,
+    /// PECTL_REG, 0xe0, 32 bits.
+    Pectl,
+    /// PEDATA_REG, 0xe4, 32 bits.
+    Pedata,
+    /// PEADDR_REG, 0xe8, 32 bits.
+    Peaddr,
+    /// PEUADDR_REG, 0xec, 32 bits.
+    Peuaddr,
     /// IRTA_REG, 0xb8: stored, no effect.
     Irta,
     /// IVA_REG, 16 x ECAP.IRO; write-only.
@@ -64,7 +83,7 @@ pub enum Register {
 }
 
 /// Registers at fixed places, with their bytes.
-const PLACES: [(u64, u8, Register); 24] = [
+const PLACES: [(u64, u8, Register); 32] = [
     (OFFSET_VER, 4, Register::Ver),
     (OFFSET_CAP, 8, Register::Cap),
     (OFFSET_ECAP, 8, Register::Ecap),
@@ -87,6 +106,14 @@ const PLACES: [(u64, u8, Register); 24] = [
     (OFFSET_IEUADDR, 4, Register::Ieuaddr),
     (OFFSET_IQERCD, 8, Register::Iqercd),
     (OFFSET_IRTA, 8, Register::Irta),
+    (OFFSET_PQH, 8, Register::Pqh),
+    (OFFSET_PQT, 8, Register::Pqt),
+    (OFFSET_PQA, 8, Register::Pqa),
+    (OFFSET_PRS, 4, Register::Prs),
+    (OFFSET_PECTL, 4, Register::Pectl),
+    (OFFSET_PEDATA, 4, Register::Pedata),
+    (OFFSET_PEADDR, 4, Register::Peaddr),
+    (OFFSET_PEUADDR, 4, Register::Peuaddr),
     (OFFSET_IVA, 8, Register::Iva),
     (OFFSET_IOTLB, 8, Register::Iotlb),
 ];
@@ -111,6 +138,12 @@ impl Register {
     /// Names of all registers but the fault records, in offset order.
     pub fn fixed() -> impl Iterator<Item = Self> {
         PLACES.iter().map(|&(_, _, register)| register)
+    }
+
+    /// Whether it says something only on units with page requests.
+    #[must_use]
+    pub const fn is_of_page_requests(self) -> bool {
+        matches!(self, Self::Pqh | Self::Pqt | Self::Pqa | Self::Prs | Self::Pectl | Self::Pedata | Self::Peaddr | Self::Peuaddr)
     }
 
     /// First byte.

@@ -12,6 +12,7 @@ use crate::decision::{Decisions, Question, ask_bool};
 use crate::request::Message;
 use crate::spec::vtd::capability::VERSION;
 use crate::spec::vtd::descriptor::{GRANULARITY_DOMAIN, GRANULARITY_GLOBAL, GRANULARITY_NARROW};
+use crate::spec::vtd::page_request::{PageQueueAddress, PageQueueIndex};
 use crate::spec::vtd::register::{
     CompletionStatus, ContextCommand, GlobalCommand, InvalidateAddress, IotlbCommand, QueueAddress, QueueIndex,
 };
@@ -111,6 +112,9 @@ impl Unit {
     /// The value of a register. Reading changes nothing.
     #[must_use]
     pub fn read_register(&self, register: Register) -> u64 {
+        if register.is_of_page_requests() && !self.cap.page_requests {
+            return 0;
+        }
         match register {
             Register::Ver => VERSION,
             Register::Cap => self.cap.cap(),
@@ -132,8 +136,15 @@ impl Unit {
             Register::Iedata => u64::from(self.completion_event.data),
             Register::Ieaddr => u64::from(self.completion_event.address),
             Register::Ieuaddr => u64::from(self.completion_event.address_upper),
-            Register::Iqercd if self.faults.queue_is_stopped() => self.queue.error.into_bits(),
-            Register::Iqercd => 0,
+            Register::Iqercd => self.queue.error_record(self.faults.queue_errors()),
+            Register::Pqh => PageQueueIndex::new().with_index(self.page_requests.head).into_bits(),
+            Register::Pqt => PageQueueIndex::new().with_index(self.page_requests.tail).into_bits(),
+            Register::Pqa => self.page_requests.address.into_bits(),
+            Register::Prs => u64::from(self.page_requests.status.into_bits()),
+            Register::Pectl => u64::from(self.page_requests.event.control.into_bits()),
+            Register::Pedata => u64::from(self.page_requests.event.data),
+            Register::Peaddr => u64::from(self.page_requests.event.address),
+            Register::Peuaddr => u64::from(self.page_requests.event.address_upper),
             Register::Irta => self.plain.irta,
             Register::Iotlb => self.plain.iotlb.into_bits(),
             Register::FrcdLow(index) => self.faults.read_record(index)[0],
@@ -145,6 +156,9 @@ impl Unit {
     pub fn write_register(&mut self, register: Register, value: u64, d: &mut dyn Decisions) -> RegisterEffect {
         let mut effect = RegisterEffect { cost: self.params.timing.register, ..RegisterEffect::default() };
         let low = value as u32;
+        if register.is_of_page_requests() && !self.cap.page_requests {
+            return effect;
+        }
         match register {
             Register::Ver | Register::Cap | Register::Ecap | Register::Gsts => {}
             Register::Iqh | Register::Iqercd | Register::FrcdLow(_) => {}
@@ -173,6 +187,17 @@ impl Unit {
             Register::Iedata => self.completion_event.data = low,
             Register::Ieaddr => self.completion_event.address = low,
             Register::Ieuaddr => self.completion_event.address_upper = low,
+            Register::Pqh => self.page_requests.head = PageQueueIndex::from_bits(value).index(),
+            Register::Pqt => self.page_requests.tail = PageQueueIndex::from_bits(value).index(),
+            Register::Pqa => {
+                let address = PageQueueAddress::from_bits(value);
+                self.page_requests.address = PageQueueAddress::new().with_base(address.base()).with_size(address.size());
+            }
+            Register::Prs => self.page_requests.write_status(low),
+            Register::Pectl => effect.messages.extend(self.page_requests.event.write_control(low)),
+            Register::Pedata => self.page_requests.event.data = low,
+            Register::Peaddr => self.page_requests.event.address = low,
+            Register::Peuaddr => self.page_requests.event.address_upper = low,
             Register::Irta => self.plain.irta = value,
             Register::Iva => self.plain.iva = InvalidateAddress::from_bits(value),
             Register::Iotlb => self.write_iotlb_command(IotlbCommand::from_bits(value), &mut effect, d),

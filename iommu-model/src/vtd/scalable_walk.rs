@@ -9,14 +9,15 @@
 //! 8. PASID cache, by requester id and PASID.
 //! 9. Directory entry, by the upper PASID bits: present, no reserved bits.
 //! 10. PASID table entry, by PASID bits 5:0: present, no reserved bits, PGTT with its AW and FSPM supported. Fields
-//!     that do not count for its PGTT are not looked at (assumption); nor are execute permissions and memory types.
-//! 11. Privileged requests need SRE.
+//!     that do not count for its PGTT are not looked at (assumption); nor are memory types.
+//! 11. Privileged requests need SRE, execute requests ERE, where there is a first stage.
 //!
 //! Second-stage and pass-through requests go on in `second_stage`, the others in `first_stage`.
 
 use super::unit::Unit;
 use super::walk::{ScalableState, Stage};
 use crate::addr::{DomainId, Pa, Pasid, Pfn};
+use crate::ats::RequestKind;
 use crate::cache::context::ContextTarget;
 use crate::cache::pasid::{PasidEntryCached, PasidTarget, Stages};
 use crate::decision::{Decisions, Question, ask_bool};
@@ -109,7 +110,7 @@ impl Unit {
         self.walks.at(slot).stage = Stage::Context;
         let index = u64::from(devfn % SCALABLE_CONTEXT_ENTRIES);
         let pa = table.offset(index * SCALABLE_CONTEXT_ENTRY_BYTES);
-        self.fetch(slot, pa, FetchKind::ScalableContext, self.params.timing.context_fetch)
+        self.fetch_wide(slot, pa, FetchKind::ScalableContext, self.params.timing.context_fetch, d)
     }
 
     /// Step 6, the answer; then steps 7 and 8.
@@ -132,9 +133,17 @@ impl Unit {
             rid_privileged: scalable.rid_privileged && entry.rid_privileged(),
             pasid_enabled: scalable.pasid && entry.pasid_enable(),
         };
+        let walk = self.walks.at(slot);
+        walk.device_tlb = self.cap.device_tlb && entry.device_tlb();
+        walk.page_requests = self.cap.page_requests && entry.page_requests();
         self.install_context(slot, DomainId(0), target, d);
         let walk = self.walks.at(slot);
         (walk.has_context, walk.target) = (true, target);
+        if walk.attributes.kind != RequestKind::Untranslated
+            && let Some(end) = self.admit(slot, 0, d)
+        {
+            return end;
+        }
         self.look_up_pasid(slot, d)
     }
 
@@ -146,7 +155,7 @@ impl Unit {
         };
         let (pasid, privileged) = match walk.request.pasid {
             Some(_) if !pasid_enabled => return self.fault(slot, FaultReason::PASID_DISABLED, 0, d),
-            Some(pasid) => (pasid, false),
+            Some(pasid) => (pasid, walk.attributes.privileged),
             None => (rid_pasid, rid_privileged),
         };
         let bits = pasid_bits.min(self.cap.scalable.unwrap_or_default().pasid_bits);
@@ -201,7 +210,7 @@ impl Unit {
         walk.stage = Stage::PasidEntry;
         let index = u64::from(walk.scalable.pasid.0 % (1 << PASID_TABLE_BITS));
         let pa = table.offset(index * PASID_ENTRY_BYTES);
-        self.fetch(slot, pa, FetchKind::PasidEntry, self.params.timing.pasid_fetch)
+        self.fetch_wide(slot, pa, FetchKind::PasidEntry, self.params.timing.pasid_fetch, d)
     }
 
     /// Step 10, the answer; then step 11 and the first step of the inner half.
@@ -268,6 +277,11 @@ impl Unit {
             snoop: scalable.walk_coherent && low.walk_snoop(),
             supervisor: scalable.supervisor_requests && first.supervisor_requests(),
             write_protect: first.write_protect(),
+            execute: scalable.execute_requests && first.execute_requests(),
+            no_execute: first.no_execute(),
+            supervisor_no_execute: first.supervisor_no_execute(),
+            extended_accessed: uses_first && scalable.extended_accessed && first.extended_accessed(),
+            second_execute: uses_second && scalable.execute_requests && low.second_stage_execute(),
             fault: None,
         })
     }
@@ -296,8 +310,12 @@ impl Unit {
     /// Step 11; then the walk goes by this entry.
     fn adopt_pasid(&mut self, slot: usize, domain: DomainId, target: PasidTarget) -> Result<(), FaultReason> {
         let walk = self.walks.at(slot);
-        if walk.scalable.privileged && !target.supervisor && matches!(target.stages, Stages::First | Stages::Nested) {
+        let has_first = matches!(target.stages, Stages::First | Stages::Nested);
+        if walk.scalable.privileged && !target.supervisor && has_first {
             return Err(FaultReason::NO_SUPERVISOR);
+        }
+        if walk.need.executes() && !target.execute && has_first {
+            return Err(FaultReason::NO_EXECUTE_REQUESTS);
         }
         walk.domain = domain;
         walk.second_update = target.second_update;

@@ -11,8 +11,9 @@
 //!     the permission or the reserved bits checked first is open; the order here is the one QEMU has.
 //! 12. The output must not lie in the interrupt range.
 
+use super::step::{Grant, in_interrupt_range};
 use super::unit::Unit;
-use super::walk::{Grant, Stage, in_interrupt_range};
+use super::walk::{Stage, Walk};
 use crate::addr::{Iova, PAGE_SIZE, Pa, Pfn};
 use crate::cache::context::ContextTarget;
 use crate::cache::iotlb::{IotlbEntry, page_shift};
@@ -27,7 +28,7 @@ impl Unit {
     #[inline(always)]
     pub(crate) fn look_up_iotlb(&mut self, slot: usize, spent: u32, d: &mut dyn Decisions) -> Progress {
         let walk = self.walks.at(slot);
-        let (iova, access) = (walk.input, walk.access);
+        let (iova, need) = (walk.input, walk.need);
         // Steps 7 and 8.
         let ContextTarget::Tables { root, levels } = walk.target else { return self.pass_through(slot, spent, d) };
         if beyond_width(iova, self.cap.guest_width.min(page_shift(levels + 1) as u8)) {
@@ -38,13 +39,13 @@ impl Unit {
         let Some(entry) = self.caches.iotlb.lookup(walk.domain, 0, iova, d) else {
             walk.stage = if self.caches.psc.is_off() { Stage::Table } else { Stage::Psc };
             (walk.table, walk.level, walk.top) = (root, levels, levels);
-            (walk.readable, walk.writable) = (true, true);
+            (walk.readable, walk.writable, walk.executable) = (true, true, true);
             walk.spend(cost);
             return Progress::Lookup { cache: CacheKind::Iotlb, hit: false, cost };
         };
-        if !entry.serves(access) {
-            let reason = entry.fault.unwrap_or(Self::denied(access));
-            let clean = access.allowed_by(entry.readable, entry.writable);
+        if !need.served_by(entry) {
+            let reason = entry.fault.unwrap_or(Self::denied(need));
+            let clean = need.allowed_by(entry.readable, entry.writable) && (entry.executable || !need.executes());
             return self.refuse_cached(slot, (!clean).then_some(reason), cost, d);
         }
         let pa = entry.translate(iova);
@@ -56,11 +57,8 @@ impl Unit {
             return self.fault(slot, FaultReason::INTERRUPT_RANGE, cost, d);
         }
         let grant = Grant { pa, readable: entry.readable, writable: entry.writable, page_bytes: entry.page_bytes, pass_through: false };
-        let words = &mut self.caches.words;
-        words.hold(entry.provenance);
-        words.release(core::mem::replace(&mut walk.words, entry.provenance));
-        walk.from = CacheHit::Iotlb;
-        self.grant(slot, grant, cost)
+        let words = entry.provenance;
+        self.grant_cached(slot, grant, words, cost)
     }
 
     /// The same, as the end of another step.
@@ -80,7 +78,7 @@ impl Unit {
         if let ContextTarget::Tables { root, levels } = walk.target {
             (walk.table, walk.level, walk.top) = (root, levels, levels);
         }
-        (walk.readable, walk.writable) = (true, true);
+        (walk.readable, walk.writable, walk.executable) = (true, true, true);
         walk.stage = Stage::Table;
         walk.spend(cost);
         Progress::Lookup { cache: CacheKind::Iotlb, hit: true, cost }
@@ -115,14 +113,14 @@ impl Unit {
         let mut hit = false;
         if let Some(entry) = self.caches.psc.lookup(walk.domain, 0, walk.input, walk.top) {
             let level = entry.level;
-            if !walk.access.allowed_by(entry.readable, entry.writable) {
+            if !walk.need.allowed_by(entry.readable, entry.writable) {
                 if !ask_bool(d, Question::RewalkDenied) {
-                    let reason = Self::denied(walk.access);
+                    let reason = Self::denied(walk.need);
                     return self.refuse_access(slot, reason, cost, d);
                 }
             } else if !ask_bool(d, Question::UsePsc { level }) {
                 (walk.table, walk.level) = (entry.table, level - 1);
-                (walk.readable, walk.writable) = (entry.readable, entry.writable);
+                (walk.readable, walk.writable, walk.executable) = (entry.readable, entry.writable, entry.executable);
                 let words = &mut self.caches.words;
                 words.hold(entry.provenance);
                 words.release(core::mem::replace(&mut walk.words, entry.provenance));
@@ -150,14 +148,14 @@ impl Unit {
     pub(crate) fn consume_table(&mut self, slot: usize, word: u64, level: u8, d: &mut dyn Decisions) -> Progress {
         let entry = SecondStageEntry::from_bits(word);
         let walk = self.walks.at(slot);
-        let access = walk.access;
-        if !entry.read() && !entry.write() {
-            let reason = if walk.is_scalable { FaultReason::SECOND_NOT_PRESENT } else { Self::denied(access) };
+        let need = walk.need;
+        if !entry.read() && !entry.write() && !walk.may_execute_only(entry) {
+            let reason = if walk.is_scalable { FaultReason::SECOND_NOT_PRESENT } else { Self::denied(need) };
             return self.refuse_page(slot, reason, None, d);
         }
         let (readable, writable) = (walk.readable && entry.read(), walk.writable && entry.write());
-        if !access.allowed_by(readable, writable) {
-            return self.refuse_access(slot, Self::denied(access), 0, d);
+        if !need.allowed_by(readable, writable) {
+            return self.refuse_access(slot, Self::denied(need), 0, d);
         }
         let leaf = level == 1 || entry.page_size();
         if self.has_reserved_bits(entry, level, leaf) {
@@ -170,6 +168,9 @@ impl Unit {
             return self.update_table(slot, word, new.into_bits(), d);
         }
         (walk.readable, walk.writable) = (readable, writable);
+        if walk.is_scalable {
+            walk.executable &= entry.execute() || !walk.scalable.target.second_execute;
+        }
         let frame = Pfn(entry.frame()).pa();
         if leaf {
             let dirty = !walk.second_update || entry.dirty();
@@ -208,6 +209,7 @@ impl Unit {
             readable: walk.readable,
             writable: walk.writable,
             user: true,
+            executable: walk.executable,
             provenance: walk.words,
         };
         self.caches.psc.install(entry, &mut self.caches.words, d);
@@ -223,6 +225,7 @@ impl Unit {
             domain: walk.domain,
             pasid: None,
             dirty,
+            executable: walk.executable,
             page: Iova(iova.0 & !(page_bytes - 1)),
             page_bytes,
             frame,
@@ -240,6 +243,9 @@ impl Unit {
             return self.second_stage_done(slot, &entry, 0, d);
         }
         self.caches.iotlb.install(entry, &mut self.caches.words, d);
+        if self.walks.at(slot).need.executes() && !entry.executable {
+            return self.refuse_access(slot, FaultReason::NO_READ, 0, d);
+        }
         let grant = Grant { pa, readable: entry.readable, writable: entry.writable, page_bytes, pass_through: false };
         self.grant(slot, grant, 0)
     }
@@ -253,6 +259,7 @@ impl Unit {
                 domain: walk.domain,
                 pasid: None,
                 dirty: false,
+                executable: false,
                 page: walk.input.page(),
                 page_bytes: PAGE_SIZE,
                 frame: Pa(0),
@@ -279,6 +286,14 @@ impl Unit {
         let of_table = walk.is_nested() && !walk.scalable.first.done;
         let reason = if of_table { FaultReason::FIRST_TABLE_BEYOND_WIDTH } else { FaultReason::BEYOND_WIDTH };
         self.fault(slot, reason, spent, d)
+    }
+}
+
+impl Walk {
+    /// Whether an entry without R and W is present, as X counts here.
+    #[cold]
+    fn may_execute_only(&self, entry: SecondStageEntry) -> bool {
+        self.is_scalable && self.scalable.target.second_execute && entry.execute()
     }
 }
 

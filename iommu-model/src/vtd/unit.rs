@@ -1,23 +1,29 @@
 //! The unit itself: what it owns, and the calls that drive it.
 
 use super::capability::Capabilities;
-use super::fault::{EventBlock, Faults};
+use super::device_invalidations::DeviceInvalidations;
+use super::fault::{EventBlock, Faults, Recorded};
+use super::page_requests::PageRequests;
 use super::queue::{Queue, QueueInput, QueueProgress};
 use super::registers::Plain;
 use super::scalable_walk::scalable_reason;
 use super::second_stage::beyond_width;
-use super::walk::{Stage, WALKS_MAX, WalkView, Walks, in_interrupt_range};
+use super::step::in_interrupt_range;
+use super::walk::Stage;
+use super::walkers::{WALKS_MAX, WalkView, Walks};
+use crate::ats::{Attributes, RequestKind};
 use crate::cache::Caches;
 use crate::cache::context::ContextTarget;
 use crate::cache::iotlb::page_shift;
 use crate::decision::Decisions;
 use crate::inspect::{self, UnitText};
 use crate::provenance::{Provenance, ProvenanceId};
-use crate::request::{Access, Busy, CacheHit, FaultInfo, Fetched, Progress, Request, Translation, WalkId};
+use crate::request::{Access, Busy, CacheHit, Fault, FaultInfo, Fetched, Progress, Request, Translation, WalkId};
 use crate::spec::vtd::fault::{FaultReason, FaultRecord};
 use crate::spec::vtd::register::CompletionStatus;
-use crate::spec::vtd::root::{RootTableAddress, TTM_LEGACY};
+use crate::spec::vtd::root::{RootTableAddress, TTM_ABORT, TTM_LEGACY};
 use crate::timing::Params;
+use crate::translator::Translator;
 
 /// One remapping unit, from power-on.
 ///
@@ -35,10 +41,10 @@ pub struct Unit {
     pub(crate) walks: Walks,
     pub(crate) queue: Queue,
     pub(crate) faults: Faults,
+    pub(crate) page_requests: PageRequests,
+    pub(crate) devices: DeviceInvalidations,
     pub(crate) completion_status: CompletionStatus,
     pub(crate) completion_event: EventBlock,
-    /// Words of the walk that ended last.
-    pub(crate) last_words: ProvenanceId,
 }
 
 impl Unit {
@@ -56,12 +62,13 @@ impl Unit {
             root: RootTableAddress::new(),
             translation_enabled: false,
             caches: Caches::new(&params, cap.scalable.is_some()),
-            walks: Walks::new(params.walks_max),
+            walks: Walks::new(params.walks_max, params.split_fetches),
             queue: Queue::new(),
             faults: Faults::new(cap.fault_records),
+            page_requests: PageRequests::new(params.walks_max),
+            devices: DeviceInvalidations::new(),
             completion_status: CompletionStatus::new(),
             completion_event: EventBlock::new(),
-            last_words: ProvenanceId::NONE,
             cap,
             params,
         }
@@ -77,9 +84,10 @@ impl Unit {
         self.walks.reset();
         self.queue = Queue::new();
         self.faults.reset();
+        self.page_requests.reset();
+        self.devices = DeviceInvalidations::new();
         self.completion_status = CompletionStatus::new();
         self.completion_event = EventBlock::new();
-        self.last_words = ProvenanceId::NONE;
     }
 
     /// What the unit can do.
@@ -101,8 +109,23 @@ impl Unit {
     /// [`Busy`] if every walker is taken.
     #[inline]
     pub fn begin(&mut self, request: Request) -> Result<WalkId, Busy> {
+        self.begin_as(request, Attributes::PLAIN)
+    }
+
+    /// The same for a request that the bus marks as something else than a plain memory access.
+    ///
+    /// # Errors
+    ///
+    /// [`Busy`] if every walker is taken.
+    ///
+    /// # Panics
+    ///
+    /// On a page request: that is begun by [`Unit::begin_page_request`].
+    #[inline]
+    pub fn begin_as(&mut self, request: Request, attributes: Attributes) -> Result<WalkId, Busy> {
+        assert!(attributes.kind != RequestKind::PageRequest, "a page request says more than this");
         let merge = self.params.merge_same_page && self.translation_enabled;
-        self.walks.begin(request, false, merge).ok_or(Busy)
+        self.walks.begin(request, attributes, false, merge).ok_or(Busy)
     }
 
     /// The unit walks on its own account, as hardware may for any present entry. Such a walk fills the caches and
@@ -112,7 +135,7 @@ impl Unit {
     ///
     /// [`Busy`] if every walker is taken.
     pub fn begin_prefetch(&mut self, request: Request) -> Result<WalkId, Busy> {
-        self.walks.begin(request, true, false).ok_or(Busy)
+        self.walks.begin(request, Attributes::PLAIN, true, false).ok_or(Busy)
     }
 
     /// One look-up, or one fetched word, of a walk. After a restart the answer to the fetch that was outstanding may
@@ -148,12 +171,13 @@ impl Unit {
             return None;
         }
         let context_place = self.caches.context.find(request.source)?;
-        let context = *self.caches.context.get(context_place);
+        let context = self.caches.context.get(context_place);
+        let domain = context.domain;
         let ContextTarget::Tables { levels, .. } = context.target else { return None };
         if beyond_width(request.iova, self.cap.guest_width.min(page_shift(levels + 1) as u8)) {
             return None;
         }
-        let place = self.caches.iotlb.find_one(context.domain, 0, request.iova)?;
+        let place = self.caches.iotlb.find_one(domain, 0, request.iova)?;
         let entry = self.caches.iotlb.get(place);
         let pa = entry.translate(request.iova);
         if !entry.serves(request.access) || in_interrupt_range(pa.0) {
@@ -165,18 +189,14 @@ impl Unit {
             readable: entry.readable,
             writable: entry.writable,
             page_bytes: entry.page_bytes,
-            domain: context.domain,
+            domain,
             pass_through: false,
             cost,
             cost_total: cost.saturating_add(self.params.timing.context_lookup),
             fetches: 0,
             from: CacheHit::Iotlb,
         };
-        let words = entry.provenance;
-        if words != self.last_words {
-            self.caches.words.hold(words);
-            self.caches.words.release(core::mem::replace(&mut self.last_words, words));
-        }
+        self.caches.words.end_with_cached(entry.provenance);
         self.caches.context.touch(context_place);
         self.caches.iotlb.touch(place);
         Some(translation)
@@ -186,8 +206,12 @@ impl Unit {
     #[cold]
     pub(crate) fn fault(&mut self, slot: usize, reason: FaultReason, spent: u32, d: &mut dyn Decisions) -> Progress {
         let walk = self.walks.at(slot);
-        let (request, fault_disable, prefetch) = (walk.request, walk.fault_disable, walk.prefetch);
+        let (request, attributes, fault_disable) = (walk.request, walk.attributes, walk.fault_disable);
         let reason = if walk.is_scalable { scalable_reason(reason) } else { reason };
+        // Nobody is told of a prefetch, nor of what came while nothing is remapped.
+        let unknown = !self.translation_enabled && attributes.kind != RequestKind::Untranslated;
+        let aborts = self.cap.abort_mode && self.root.mode() == TTM_ABORT;
+        let quiet = walk.prefetch || unknown || aborts;
         if walk.is_scalable {
             // What the whole walk read, if its second stage failed.
             if walk.scalable.outer_words.is_some() {
@@ -195,14 +219,17 @@ impl Unit {
                 walk.words = self.caches.words.append_tables(walk.words, inner);
                 self.caches.words.release(inner);
             }
-            walk.forget_scalable(&mut self.caches.words);
         }
-        let words = core::mem::replace(&mut self.last_words, walk.words);
-        self.caches.words.release(words);
-        self.walks.free(slot);
-        let record = if prefetch { super::fault::Recorded::default() } else { self.faults.record(reason, &request, fault_disable, d) };
+        if attributes.kind != RequestKind::Untranslated {
+            if let Some(answer) = self.answer_instead(slot, reason, spent) {
+                return answer;
+            }
+            self.page_requests.refuse(slot);
+        }
+        self.end(slot);
+        let record = if quiet { Recorded::default() } else { self.faults.record(reason, &request, attributes, fault_disable, d) };
         Progress::Fault(FaultInfo {
-            reason,
+            reason: Fault::Vtd(reason),
             source: request.source,
             iova: request.iova,
             access: request.access,
@@ -216,7 +243,7 @@ impl Unit {
     /// ends, whatever happens to the caches; a walk that needed no table, or was given up, leaves none.
     #[must_use]
     pub fn last_provenance(&self) -> Provenance {
-        self.caches.words.read(self.last_words)
+        self.caches.words.last()
     }
 
     /// The words that a walk in flight holds by now, outermost first.
@@ -229,6 +256,7 @@ impl Unit {
     pub fn cancel(&mut self, walk: WalkId) -> bool {
         let Some(words) = self.walks.words_of(walk) else { return false };
         self.caches.words.release(words);
+        self.page_requests.refuse(usize::from(walk.slot));
         let state = self.walks.at(usize::from(walk.slot));
         if state.is_scalable {
             state.forget_scalable(&mut self.caches.words);
@@ -263,7 +291,7 @@ impl Unit {
     /// Whether `queue_advance` would do more than say [`QueueProgress::Idle`].
     #[must_use]
     pub fn queue_has_work(&self) -> bool {
-        self.queue.has_work(self.faults.queue_is_stopped())
+        self.queue.has_work(self.faults.queue_is_stopped()) && !self.queue_is_blocked()
     }
 
     /// One step of the invalidation queue.
@@ -293,5 +321,27 @@ impl Unit {
     #[must_use]
     pub const fn snapshot(&self) -> UnitText<'_> {
         inspect::unit(self)
+    }
+}
+
+impl Translator for Unit {
+    fn begin(&mut self, request: Request) -> Result<WalkId, Busy> {
+        Self::begin(self, request)
+    }
+
+    fn advance(&mut self, walk: WalkId, fetched: Option<Fetched>, d: &mut dyn Decisions) -> Progress {
+        Self::advance(self, walk, fetched, d)
+    }
+
+    fn cancel(&mut self, walk: WalkId) -> bool {
+        Self::cancel(self, walk)
+    }
+
+    fn last_provenance(&self) -> Provenance {
+        Self::last_provenance(self)
+    }
+
+    fn in_flight_count(&self) -> usize {
+        Self::in_flight_count(self)
     }
 }

@@ -1,15 +1,13 @@
-//! The state of walks in flight, and the step that each call of `advance` takes.
+//! The state of one walk in flight.
 
-use super::unit::Unit;
+use super::need::Need;
 use crate::addr::{Bdf, DomainId, Iova, Pa, Pasid};
+use crate::ats::{Attributes, RequestKind};
 use crate::cache::context::ContextTarget;
 use crate::cache::iotlb::page_shift;
 use crate::cache::pasid::{PasidTarget, Stages};
-use crate::decision::Decisions;
 use crate::provenance::{ProvenanceId, Words};
-use crate::request::{Access, CacheHit, FetchKind, Fetched, Progress, Request, Translation, WalkId};
-use crate::spec::vtd::fault::FaultReason;
-use crate::spec::vtd::register::{INTERRUPT_RANGE_FIRST, INTERRUPT_RANGE_LAST};
+use crate::request::{Access, CacheHit, FetchKind, Request, WalkId};
 
 /// Where a walk stands; the next call of `advance` does this.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,6 +57,8 @@ pub(crate) struct FirstStage {
     pub(crate) writable: bool,
     /// AND of U/S so far.
     pub(crate) user: bool,
+    /// No entry so far denies execution.
+    pub(crate) executable: bool,
     /// D of the leaf.
     pub(crate) dirty: bool,
     /// The second stage lets A and D be set in the table.
@@ -88,23 +88,31 @@ pub(crate) struct ScalableState {
     pub(crate) tries: u8,
 }
 
-impl ScalableState {
-    const IDLE: Self = Self {
-        pasid: Pasid(0),
-        has_pasid: false,
-        privileged: false,
-        target: PasidTarget::NOWHERE,
-        first: FirstStage {
-            table: Pa(0),
-            level: 0,
+impl FirstStage {
+    /// A walk that begins at `table`.
+    pub(crate) const fn at(table: Pa, level: u8) -> Self {
+        Self {
+            table,
+            level,
             done: false,
             writable: true,
             user: true,
+            executable: true,
             dirty: false,
             table_writable: true,
             from: CacheHit::None,
             shift: 0,
-        },
+        }
+    }
+}
+
+impl ScalableState {
+    pub(crate) const IDLE: Self = Self {
+        pasid: Pasid(0),
+        has_pasid: false,
+        privileged: false,
+        target: PasidTarget::NOWHERE,
+        first: FirstStage::at(Pa(0), 0),
         outer_words: ProvenanceId::NONE,
         base_words: ProvenanceId::NONE,
         update: [0; 2],
@@ -127,6 +135,7 @@ pub(crate) enum Outstanding {
 #[repr(align(64))]
 pub(crate) struct Walk {
     pub(crate) request: Request,
+    pub(crate) attributes: Attributes,
     pub(crate) stage: Stage,
     pub(crate) outstanding: Outstanding,
     /// A prefetch never records a fault.
@@ -141,6 +150,8 @@ pub(crate) struct Walk {
     pub(crate) from: CacheHit,
     pub(crate) readable: bool,
     pub(crate) writable: bool,
+    /// No entry of the only or second stage so far denies execution; counts in scalable mode.
+    pub(crate) executable: bool,
     /// Level of the next entry.
     pub(crate) level: u8,
     /// Level of the top table.
@@ -152,7 +163,15 @@ pub(crate) struct Walk {
     /// What the only or second stage translates.
     pub(crate) input: Iova,
     /// What the only or second stage is asked for.
-    pub(crate) access: Access,
+    pub(crate) need: Need,
+    /// The context entry lets the device use a device TLB.
+    pub(crate) device_tlb: bool,
+    /// The context entry lets the device send page requests.
+    pub(crate) page_requests: bool,
+    /// Words of a split fetch that are still to come; 0 if the fetch is not split.
+    pub(crate) split_left: u8,
+    /// A split fetch goes from the last word to the first.
+    pub(crate) split_descending: bool,
     /// Table of the next entry.
     pub(crate) table: Pa,
     /// The walk it waits for, while `stage` says so.
@@ -160,15 +179,16 @@ pub(crate) struct Walk {
     pub(crate) cost_total: u32,
     pub(crate) fetches: u32,
     /// Odd while the walker is taken.
-    generation: u32,
+    pub(crate) generation: u32,
     pub(crate) scalable: ScalableState,
 }
 
 impl Walk {
     /// A walker that nobody uses.
-    fn idle() -> Self {
+    pub(crate) fn idle() -> Self {
         Self {
             request: Request { source: Bdf(0), iova: Iova(0), access: Access::Read, pasid: None },
+            attributes: Attributes::PLAIN,
             stage: Stage::Begin,
             outstanding: Outstanding::None,
             prefetch: false,
@@ -177,11 +197,16 @@ impl Walk {
             is_scalable: false,
             second_update: false,
             input: Iova(0),
-            access: Access::Read,
+            need: Need::READ,
+            device_tlb: false,
+            page_requests: false,
+            split_left: 0,
+            split_descending: false,
             scalable: ScalableState::IDLE,
             from: CacheHit::None,
             readable: true,
             writable: true,
+            executable: true,
             level: 0,
             top: 0,
             domain: DomainId(0),
@@ -198,10 +223,12 @@ impl Walk {
 
     /// Takes the walker for a request.
     #[inline]
-    fn start(&mut self, request: Request, prefetch: bool) {
+    pub(crate) fn start(&mut self, request: Request, attributes: Attributes, prefetch: bool) {
         self.request = request;
+        self.attributes = attributes;
         self.input = request.iova;
-        self.access = request.access;
+        self.need = Need::of(&request, attributes);
+        self.split_left = 0;
         self.is_scalable = false;
         self.second_update = false;
         self.stage = Stage::Begin;
@@ -216,7 +243,7 @@ impl Walk {
     }
 
     /// Back to the beginning, without any word read so far.
-    fn restart(&mut self, words: &mut Words) {
+    pub(crate) fn restart(&mut self, words: &mut Words) {
         if self.is_pending() {
             self.outstanding = Outstanding::Dropped;
         }
@@ -225,7 +252,8 @@ impl Walk {
         self.has_context = false;
         self.from = CacheHit::None;
         self.input = self.request.iova;
-        self.access = self.request.access;
+        self.need = self.wanted();
+        self.split_left = 0;
         self.second_update = false;
         words.release(core::mem::replace(&mut self.words, ProvenanceId::NONE));
         if self.is_scalable {
@@ -240,6 +268,18 @@ impl Walk {
         words.release(self.scalable.base_words);
         self.scalable = ScalableState::IDLE;
         self.is_scalable = false;
+    }
+
+    /// Whether an answer must not grant writes: the device said that it will not write.
+    #[inline(always)]
+    pub(crate) fn hides_write(&self) -> bool {
+        matches!(self.attributes.kind, RequestKind::Translation { no_write: true })
+    }
+
+    /// What the request itself needs.
+    #[inline]
+    pub(crate) fn wanted(&self) -> Need {
+        Need::of(&self.request, self.attributes)
     }
 
     /// Whether a first stage on a second one is walked.
@@ -258,6 +298,17 @@ impl Walk {
     pub(crate) fn spend(&mut self, cost: u32) -> u32 {
         self.cost_total = self.cost_total.saturating_add(cost);
         cost
+    }
+
+    /// Which word of a split entry is awaited.
+    pub(crate) fn split_index(&self) -> usize {
+        let total = self.kind().bytes() / 8;
+        usize::from(if self.split_descending { self.split_left - 1 } else { total - self.split_left })
+    }
+
+    /// Where the awaited words lie.
+    pub(crate) fn awaited_pa(&self) -> Pa {
+        if self.split_left == 0 { self.pending_pa } else { self.pending_pa.offset(8 * self.split_index() as u64) }
     }
 
     pub(crate) fn is_pending(&self) -> bool {
@@ -352,316 +403,4 @@ impl Walk {
         let span = 1 << page_shift(level);
         (Iova(self.input.0 & !(span - 1)), span)
     }
-}
-
-/// What can be seen of a walk in flight from outside.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct WalkView {
-    /// Its id.
-    pub id: WalkId,
-    /// What it translates.
-    pub request: Request,
-    /// Its domain, once the context entry is known.
-    pub domain: Option<DomainId>,
-    /// The fetch it waits for.
-    pub fetch: Option<(Pa, FetchKind)>,
-    /// The walk it waits for.
-    pub leader: Option<WalkId>,
-    /// Begun by the unit itself, not by a request.
-    pub prefetch: bool,
-}
-
-/// Most walkers of a unit.
-pub(crate) const WALKS_MAX: u16 = 256;
-
-/// All walkers of a unit.
-#[derive(Clone, Debug)]
-pub(crate) struct Walks {
-    slots: Vec<Walk>,
-    /// Which walkers are taken, a bit each.
-    live: [u64; WALKS_MAX as usize / 64],
-    nr_live: u16,
-}
-
-impl Walks {
-    pub(crate) fn new(walks_max: u16) -> Self {
-        Self { slots: vec![Walk::idle(); usize::from(walks_max)], live: [0; WALKS_MAX as usize / 64], nr_live: 0 }
-    }
-
-    /// Drops every walk; old ids stay invalid. The caller forgets their words.
-    pub(crate) fn reset(&mut self) {
-        for group in 0..self.live.len() {
-            while self.live[group] != 0 {
-                let slot = group * 64 + self.live[group].trailing_zeros() as usize;
-                self.slots[slot].scalable = ScalableState::IDLE;
-                self.free(slot);
-            }
-        }
-    }
-
-    /// Takes a free walker, the lowest one.
-    #[inline]
-    pub(crate) fn begin(&mut self, request: Request, prefetch: bool, merge: bool) -> Option<WalkId> {
-        let leader = if merge && self.nr_live != 0 { self.leader_of(request) } else { None };
-        let (group, bit) = self.live.iter().enumerate().find_map(|(group, live)| {
-            let bit = live.trailing_ones();
-            (bit < u64::BITS).then_some((group, bit))
-        })?;
-        let slot = group * 64 + bit as usize;
-        let walk = self.slots.get_mut(slot)?;
-        walk.start(request, prefetch);
-        walk.generation = walk.generation.wrapping_add(1);
-        if let Some(leader) = leader {
-            walk.stage = Stage::Merged;
-            walk.leader = leader;
-        }
-        let id = WalkId { slot: slot as u16, generation: walk.generation };
-        self.live[group] |= 1 << bit;
-        self.nr_live += 1;
-        Some(id)
-    }
-
-    /// Whether a request would find no walker, or one that it had to wait for.
-    #[inline]
-    pub(crate) fn would_wait(&self, request: &Request, merge: bool) -> bool {
-        self.nr_live != 0 && (usize::from(self.nr_live) == self.slots.len() || (merge && self.leader_of(*request).is_some()))
-    }
-
-    fn leader_of(&self, request: Request) -> Option<WalkId> {
-        self.iter().find_map(|(id, walk)| {
-            let same_page = walk.request.iova.page() == request.iova.page()
-                && walk.request.source == request.source
-                && walk.request.pasid == request.pasid;
-            (same_page && walk.stage != Stage::Merged).then_some(id)
-        })
-    }
-
-    #[inline]
-    pub(crate) fn is_live(&self, id: WalkId) -> bool {
-        // Ids are given out with odd generations only.
-        self.slots.get(usize::from(id.slot)).is_some_and(|walk| walk.generation == id.generation)
-    }
-
-    /// The words that a walk holds, if it is in flight.
-    pub(crate) fn words_of(&self, id: WalkId) -> Option<ProvenanceId> {
-        self.is_live(id).then(|| self.slots[usize::from(id.slot)].words)
-    }
-
-    /// The walk in a taken slot.
-    #[inline]
-    pub(crate) fn at(&mut self, slot: usize) -> &mut Walk {
-        &mut self.slots[slot]
-    }
-
-    /// Frees the walker; its words are the caller's.
-    #[inline]
-    pub(crate) fn free(&mut self, slot: usize) {
-        let walk = &mut self.slots[slot];
-        walk.generation = walk.generation.wrapping_add(1);
-        self.live[slot / 64] &= !(1 << (slot % 64));
-        self.nr_live -= 1;
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        usize::from(self.nr_live)
-    }
-
-    fn iter(&self) -> impl Iterator<Item = (WalkId, &Walk)> {
-        self.live.iter().enumerate().flat_map(move |(group, &live)| {
-            let mut left = live;
-            core::iter::from_fn(move || {
-                let bit = left.trailing_zeros();
-                left &= left.wrapping_sub(1);
-                (bit < u64::BITS).then_some(group * 64 + bit as usize)
-            })
-            .map(|slot| {
-                let walk = &self.slots[slot];
-                (WalkId { slot: slot as u16, generation: walk.generation }, walk)
-            })
-        })
-    }
-
-    pub(crate) fn views(&self) -> impl Iterator<Item = WalkView> {
-        self.iter().map(|(id, walk)| WalkView {
-            id,
-            request: walk.request,
-            domain: walk.domain(),
-            fetch: walk.awaited_kind().map(|kind| (walk.pending_pa, kind)),
-            leader: (walk.stage == Stage::Merged).then_some(walk.leader),
-            prefetch: walk.prefetch,
-        })
-    }
-
-    /// Restarts the walks for which `covered` holds; returns how many.
-    pub(crate) fn restart(&mut self, words: &mut Words, covered: impl Fn(&Walk) -> bool) -> u32 {
-        if self.nr_live == 0 {
-            return 0;
-        }
-        let mut restarted = 0;
-        for walk in self.slots.iter_mut().filter(|walk| walk.generation % 2 != 0) {
-            if walk.holds_anything() && covered(walk) {
-                walk.restart(words);
-                restarted += 1;
-            }
-        }
-        restarted
-    }
-}
-
-impl Unit {
-    /// One look-up, or one fetched word, of the walk in a taken slot.
-    #[inline]
-    pub(crate) fn step(&mut self, slot: usize, fetched: Option<Fetched>, d: &mut dyn Decisions) -> Progress {
-        let walk = self.walks.at(slot);
-        match walk.outstanding {
-            Outstanding::None => assert!(fetched.is_none(), "an answer without a fetch"),
-            Outstanding::Wanted => {
-                return match fetched {
-                    Some(answer) => self.consume(slot, answer, d),
-                    None => self.ask_again(slot),
-                };
-            }
-            // The answer belongs to what a restart threw away.
-            Outstanding::Dropped => walk.outstanding = Outstanding::None,
-        }
-        match walk.stage {
-            Stage::Begin | Stage::Merged => self.begin_walk(slot, d),
-            Stage::Iotlb => self.look_up_iotlb(slot, 0, d),
-            Stage::Psc => self.look_up_psc(slot, d),
-            Stage::Table | Stage::TableUpdate => self.fetch_table(slot),
-            Stage::Root | Stage::Context => self.fetch_root(slot),
-            _ => self.step_scalable(slot, d),
-        }
-    }
-
-    #[inline]
-    fn consume(&mut self, slot: usize, answer: Fetched, d: &mut dyn Decisions) -> Progress {
-        let walk = self.walks.at(slot);
-        walk.outstanding = Outstanding::None;
-        let pa = walk.pending_pa;
-        let Some([low, high]) = answer.pair() else { return self.refuse_fetch(slot, d) };
-        let words = &mut self.caches.words;
-        match walk.stage {
-            Stage::Root => {
-                walk.words = words.push_wide(walk.words, pa, [low, high], FetchKind::Root);
-                self.consume_root(slot, wide([low, high]), d)
-            }
-            Stage::Context if !walk.is_scalable => {
-                walk.words = words.push_wide(walk.words, pa, [low, high], FetchKind::Context);
-                self.consume_context(slot, wide([low, high]), d)
-            }
-            Stage::Table => {
-                let level = walk.level;
-                walk.words = words.push(walk.words, pa, low, FetchKind::Table { level });
-                self.consume_table(slot, low, level, d)
-            }
-            _ => self.consume_scalable(slot, &answer.all(), d),
-        }
-    }
-
-    /// There is no memory where the walk wanted to read.
-    #[cold]
-    fn refuse_fetch(&mut self, slot: usize, d: &mut dyn Decisions) -> Progress {
-        let reason = match self.walks.at(slot).stage {
-            Stage::Root => FaultReason::ROOT_FETCH,
-            Stage::Context => FaultReason::CONTEXT_FETCH,
-            Stage::Directory => FaultReason::DIRECTORY_FETCH,
-            Stage::PasidEntry => FaultReason::PASID_FETCH,
-            Stage::FirstTable => self.first_fetch_reason(slot),
-            Stage::FirstUpdate => FaultReason::FIRST_UPDATE_FAILED,
-            _ => FaultReason::TABLE_FETCH,
-        };
-        self.fault(slot, reason, 0, d)
-    }
-
-    /// Issues the fetch of what the stage says.
-    #[inline]
-    pub(crate) fn fetch(&mut self, slot: usize, pa: Pa, kind: FetchKind, cost: u32) -> Progress {
-        let walk = self.walks.at(slot);
-        walk.outstanding = Outstanding::Wanted;
-        walk.pending_pa = pa;
-        walk.fetches = walk.fetches.saturating_add(1);
-        walk.spend(cost);
-        Progress::Fetch { pa, bytes: kind.bytes(), kind, cost }
-    }
-
-    /// Asks again for what is outstanding.
-    fn ask_again(&mut self, slot: usize) -> Progress {
-        let walk = self.walks.at(slot);
-        let kind = walk.kind();
-        if let Stage::FirstUpdate | Stage::TableUpdate = walk.stage {
-            let [old, new] = walk.scalable.update;
-            return Progress::Update { pa: walk.pending_pa, old, new, kind, cost: 0 };
-        }
-        Progress::Fetch { pa: walk.pending_pa, bytes: kind.bytes(), kind, cost: 0 }
-    }
-
-    /// Ends the walk with a translation. The output is known not to be in the interrupt range.
-    #[inline(always)]
-    pub(crate) fn grant(&mut self, slot: usize, grant: Grant, cost: u32) -> Progress {
-        let walk = self.walks.at(slot);
-        walk.spend(cost);
-        let translation = Translation {
-            pa: grant.pa,
-            readable: grant.readable,
-            writable: grant.writable,
-            page_bytes: grant.page_bytes,
-            domain: walk.domain,
-            pass_through: grant.pass_through,
-            cost,
-            cost_total: walk.cost_total,
-            fetches: walk.fetches,
-            from: walk.from,
-        };
-        let words = core::mem::replace(&mut self.last_words, walk.words);
-        self.caches.words.release(words);
-        if walk.is_scalable {
-            walk.forget_scalable(&mut self.caches.words);
-        }
-        self.walks.free(slot);
-        Progress::Done(translation)
-    }
-
-    /// The same, off the path that requests of legacy mode take.
-    #[cold]
-    pub(crate) fn grant_aside(&mut self, slot: usize, grant: Grant, cost: u32) -> Progress {
-        self.grant(slot, grant, cost)
-    }
-
-    /// Ends the walk with something that came from no table.
-    #[inline]
-    pub(crate) fn pass(&mut self, slot: usize) -> u32 {
-        let words = core::mem::replace(&mut self.last_words, ProvenanceId::NONE);
-        self.caches.words.release(words);
-        self.walks.free(slot);
-        self.params.timing.bypass
-    }
-
-    /// The reason for a refused access.
-    pub(crate) const fn denied(access: Access) -> FaultReason {
-        match access {
-            Access::Read => FaultReason::NO_READ,
-            Access::Write => FaultReason::NO_WRITE,
-        }
-    }
-}
-
-/// What a finished walk grants.
-#[derive(Clone, Copy)]
-pub(crate) struct Grant {
-    pub(crate) pa: Pa,
-    pub(crate) readable: bool,
-    pub(crate) writable: bool,
-    pub(crate) page_bytes: u64,
-    pub(crate) pass_through: bool,
-}
-
-const fn wide(words: [u64; 2]) -> u128 {
-    words[0] as u128 | (words[1] as u128) << 64
-}
-
-/// Whether an address is in 0xFEEx_xxxx.
-#[inline]
-pub(crate) const fn in_interrupt_range(address: u64) -> bool {
-    address >= INTERRUPT_RANGE_FIRST && address <= INTERRUPT_RANGE_LAST
 }

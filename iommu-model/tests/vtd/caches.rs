@@ -33,7 +33,7 @@ fn a_stale_context_entry_survives_until_a_context_invalidation() {
         bench.invalidate(&[commands::iotlb_global(), commands::context_domain(DomainId(6))]);
         assert_eq!(bench.read(IOVA).fetched.len(), 4, "tables again, context from the cache");
         bench.invalidate(&[removes]);
-        assert_eq!(bench.read(IOVA).fault().reason.0, 0x02);
+        assert_eq!(bench.read(IOVA).fault().reason.code(), 0x02);
     }
 }
 
@@ -178,7 +178,7 @@ fn an_entry_that_denies_the_access_faults_or_is_walked_again_as_asked() {
     bench.read(IOVA);
     bench.memory.write(slot, leaf(PAGE, 12).into_bits());
     let faults = bench.translate_with(IOVA, Access::Write, &mut Plain);
-    assert_eq!(faults.fault().reason.0, 0x05, "a spurious fault from the narrower entry");
+    assert_eq!(faults.fault().reason.code(), 0x05, "a spurious fault from the narrower entry");
     let mut d = Scripted::new(|q| q == Question::RewalkDenied, 1);
     let ended = bench.translate_with(IOVA, Access::Write, &mut d);
     assert!(ended.translation().writable);
@@ -204,9 +204,9 @@ fn caching_mode_may_keep_a_not_present_page_until_it_is_invalidated() {
     let (mut bench, slot) = Bench::mapped_with(cap, Params::default());
     bench.memory.write(slot, 0);
     let mut d = Scripted::new(|q| q == Question::CacheNotPresent, 1);
-    assert_eq!(bench.translate_with(IOVA, Access::Read, &mut d).fault().reason.0, 0x06);
+    assert_eq!(bench.translate_with(IOVA, Access::Read, &mut d).fault().reason.code(), 0x06);
     bench.memory.write(slot, leaf(PAGE, 12).into_bits());
-    assert_eq!(bench.read(IOVA).fault().reason.0, 0x06, "mapped without a flush");
+    assert_eq!(bench.read(IOVA).fault().reason.code(), 0x06, "mapped without a flush");
     bench.invalidate(&[commands::iotlb_pages(DOMAIN, IOVA, 0, true)]);
     bench.read(IOVA).translation();
 }
@@ -217,11 +217,11 @@ fn caching_mode_keeps_a_not_present_context_entry_in_domain_zero() {
     let mut bench = Bench::with(cap, Params::default());
     bench.tables.context_entry_pa(&mut bench.memory, DEVICE);
     let mut d = Scripted::new(|q| q == Question::CacheNotPresent, 1);
-    assert_eq!(bench.translate_with(IOVA, Access::Read, &mut d).fault().reason.0, 0x02);
+    assert_eq!(bench.translate_with(IOVA, Access::Read, &mut d).fault().reason.code(), 0x02);
     bench.attach_and_map(4, 12);
-    assert_eq!(bench.read(IOVA).fault().reason.0, 0x02);
+    assert_eq!(bench.read(IOVA).fault().reason.code(), 0x02);
     bench.invalidate(&[commands::context_domain(DOMAIN)]);
-    assert_eq!(bench.read(IOVA).fault().reason.0, 0x02, "it is not of the new domain");
+    assert_eq!(bench.read(IOVA).fault().reason.code(), 0x02, "it is not of the new domain");
     bench.invalidate(&[commands::context_device(DomainId(0), DEVICE)]);
     bench.read(IOVA).translation();
 }

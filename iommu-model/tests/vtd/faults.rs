@@ -7,7 +7,7 @@ use super::support::{Scripted, tables::SecondStage};
 use iommu_model::spec::vtd::fault::FaultRecord;
 use iommu_model::spec::vtd::register::{EventControl, FaultStatus};
 use iommu_model::spec::vtd::root::RootEntry;
-use iommu_model::{Access, Bdf, Capabilities, FaultInfo, FaultReason, Iova, Message, Pa, Params, Plain, Question, Register};
+use iommu_model::{Access, Bdf, Capabilities, Fault, FaultInfo, FaultReason, Iova, Message, Pa, Params, Plain, Question, Register};
 
 fn status(bench: &Bench) -> FaultStatus {
     FaultStatus::from_bits(bench.unit.read_register(Register::Fsts) as u32)
@@ -17,8 +17,8 @@ fn clear_record(bench: &mut Bench, index: u8) {
     bench.write(Register::FrcdHigh(index), (FaultRecord::new().with_fault(true).into_bits() >> 64) as u64);
 }
 
-fn read_code(bench: &mut Bench) -> u8 {
-    bench.read(IOVA).fault().reason.0
+fn read_code(bench: &mut Bench) -> u16 {
+    bench.read(IOVA).fault().reason.code()
 }
 
 #[test]
@@ -68,11 +68,11 @@ fn what_the_unit_does_not_support_makes_a_context_entry_invalid() {
 fn an_address_beyond_the_width_has_its_code() {
     let mut bench = Bench::new();
     bench.attach_and_map(3, 12);
-    assert_eq!(bench.read(Iova(1 << 39)).fault().reason.0, 0x04);
+    assert_eq!(bench.read(Iova(1 << 39)).fault().reason.code(), 0x04);
     let cap = Capabilities { guest_width: 32, ..Default::default() };
     let mut bench = Bench::with(cap, Params::default());
     bench.tables.attach_pass_through(&mut bench.memory, DEVICE, DOMAIN);
-    assert_eq!(bench.read(Iova(1 << 32)).fault().reason.0, 0x04);
+    assert_eq!(bench.read(Iova(1 << 32)).fault().reason.code(), 0x04);
     bench.read(Iova((1 << 32) - 1)).translation();
 }
 
@@ -90,7 +90,7 @@ fn each_defect_of_a_paging_entry_has_its_code() {
     for (entry, access, code) in cases {
         bench.memory.write(slot, entry.into_bits());
         let fault = bench.translate_with(IOVA, access, &mut Plain).fault();
-        assert_eq!(fault.reason.0, code, "{entry:?}");
+        assert_eq!(fault.reason.code(), code, "{entry:?}");
         assert_eq!(bench.unit.caches().iotlb().count(), 0);
     }
 }
@@ -231,7 +231,7 @@ fn fault_processing_disable_suppresses_qualified_faults_only() {
     let quiet = context(DOMAIN, tables).with_fault_disable(true);
     bench.memory.write_wide(slot, quiet.with_reserved_low(1).into_bits());
     let fault = bench.read(IOVA).fault();
-    assert_eq!((fault.reason, fault.recorded), (FaultReason::CONTEXT_RESERVED, true));
+    assert_eq!((fault.reason, fault.recorded), (Fault::Vtd(FaultReason::CONTEXT_RESERVED), true));
     clear_record(&mut bench, 0);
     for entry in [quiet.with_present(false), quiet] {
         bench.memory.write_wide(slot, entry.into_bits());

@@ -34,7 +34,7 @@ fn race_1_a_walk_goes_on_into_a_freed_table_unless_it_was_invalidated_first() {
         let answer = bench.memory.fetch(pa, bytes);
         let next = bench.unit.advance(walk, Some(answer), &mut Plain);
         if invalidated {
-            assert_eq!(bench.finish(walk).fault().reason.0, 0x06, "not present, and nothing worse");
+            assert_eq!(bench.finish(walk).fault().reason.code(), 0x06, "not present, and nothing worse");
         } else {
             assert!(matches!(next, Progress::Done(t) if t.pa == GARBAGE), "translated from garbage");
         }
@@ -142,7 +142,7 @@ fn race_6_a_root_switch_mixes_old_and_new_tables_until_both_flushes() {
     };
     let mut bench = switched(false);
     assert_eq!(bench.read(IOVA).translation().pa, PAGE, "old page");
-    assert_eq!(bench.read(IOVA.offset(4096)).fault().reason.0, 0x06, "old pointers, so the new page is missing");
+    assert_eq!(bench.read(IOVA.offset(4096)).fault().reason.code(), 0x06, "old pointers, so the new page is missing");
     bench.invalidate(&[commands::iotlb_global()]);
     assert_eq!(bench.read(IOVA).translation().pa, PAGE, "old context entry");
     bench.invalidate(&[commands::context_global(), commands::iotlb_global()]);

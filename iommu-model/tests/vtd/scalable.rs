@@ -10,8 +10,8 @@ use iommu_model::spec::vtd::register::{FaultStatus, QueueAddress, QueueErrorReco
 use iommu_model::spec::vtd::root::ScalableRootEntry;
 use iommu_model::spec::vtd::second_stage::SecondStageEntry;
 use iommu_model::{
-    Access, Bdf, CacheHit, Capabilities, DomainId, FaultReason, FetchKind, Fetched, Geometry, IotlbEntry, Iova, Pa, Params, Pasid, Pfn,
-    Plain, Progress, Question, QueueProgress, Register, SOURCES_NESTED_MAX, Scalable,
+    Access, Bdf, CacheHit, Capabilities, DomainId, Fault, FaultReason, FetchKind, Fetched, Geometry, IotlbEntry, Iova, Pa, Params, Pasid,
+    Pfn, Plain, Progress, Question, QueueProgress, Register, SOURCES_NESTED_MAX, Scalable,
 };
 
 const RID: Option<Pasid> = None;
@@ -167,7 +167,7 @@ fn a_request_without_pasid_uses_rid_pasid_or_zero() {
 fn the_upper_half_of_the_root_entry_serves_devfn_128_and_above() {
     let (mut world, _) = with_second();
     let upper = Bdf::new(0x3b, 0x10, 0);
-    assert_eq!(world.bench.read_from(upper, IOVA).fault().reason.0, 0x39);
+    assert_eq!(world.bench.read_from(upper, IOVA).fault().reason.code(), 0x39);
     let slot = world.bench.tables.root_entry_pa(DEVICE);
     let entry = ScalableRootEntry::new().with_upper_present(true).with_upper(world.context_table.pfn().0);
     world.bench.memory.write_wide(slot, entry.into_bits());
@@ -260,7 +260,7 @@ fn each_defect_of_a_first_stage_entry_has_its_code() {
     for (entry, access, code) in cases {
         world.bench.memory.write(slot, entry.into_bits());
         let fault = world.translate_with(ONE, IOVA, access, &mut Plain).fault();
-        assert_eq!(fault.reason.0, code, "{entry:?}");
+        assert_eq!(fault.reason.code(), code, "{entry:?}");
     }
     assert_eq!(world.bench.unit.caches().iotlb().count(), 0);
     assert_eq!(world.code(ONE, Iova(1 << 47)), 0x80);
@@ -288,7 +288,7 @@ fn each_defect_of_a_second_stage_entry_has_its_code() {
     for (entry, access, code) in cases {
         world.bench.memory.write(slot, entry.into_bits());
         let fault = world.translate_with(RID, IOVA, access, &mut Plain).fault();
-        assert_eq!(fault.reason.0, code, "{entry:?}");
+        assert_eq!(fault.reason.code(), code, "{entry:?}");
     }
     assert_eq!(world.code(RID, Iova(1 << 48)), 0x84);
 }
@@ -302,13 +302,13 @@ fn a_table_where_there_is_no_memory_has_its_code() {
         let walk = world.begin(ONE, IOVA, Access::Read);
         world.bench.run_to_fetch(walk, kind);
         let end = world.bench.unit.advance(walk, Some(Fetched::NoMemory), &mut Plain);
-        assert!(matches!(end, Progress::Fault(fault) if fault.reason.0 == code), "{kind:?}: {end:?}");
+        assert!(matches!(end, Progress::Fault(fault) if fault.reason.code() == code), "{kind:?}: {end:?}");
     }
     let (mut world, _) = with_second();
     let walk = world.begin(RID, IOVA, Access::Read);
     world.bench.run_to_fetch(walk, FetchKind::Table { level: 3 });
     let end = world.bench.unit.advance(walk, Some(Fetched::NoMemory), &mut Plain);
-    assert!(matches!(end, Progress::Fault(fault) if fault.reason.0 == 0x78));
+    assert!(matches!(end, Progress::Fault(fault) if fault.reason.code() == 0x78));
 }
 
 #[test]
@@ -323,7 +323,7 @@ fn the_second_stage_may_deny_a_first_stage_table() {
     }
     let (mut world, slot, below) = with_nested(no_caches());
     world.bench.memory.write(below, leaf(PAGE, 12).with_write(false).into_bits());
-    assert_eq!(world.write(ONE, IOVA).fault().reason.0, 0x85, "the page itself");
+    assert_eq!(world.write(ONE, IOVA).fault().reason.code(), 0x85, "the page itself");
     world.bench.memory.write(slot, first_leaf(Pa(1 << 50), 12).into_bits());
     assert_eq!(world.code(ONE, IOVA), 0x84, "a page beyond the second stage");
 }
@@ -381,7 +381,7 @@ fn a_and_d_cannot_be_set_without_snooping() {
     world.set_pasid(P1, quiet, first(root));
     world.bench.invalidate(&[commands::pasid_global(), commands::pasid_iotlb_all(DOMAIN, P1)]);
     world.read(ONE, IOVA).translation();
-    assert_eq!(world.write(ONE, IOVA).fault().reason.0, 0x90);
+    assert_eq!(world.write(ONE, IOVA).fault().reason.code(), 0x90);
     assert!(!FirstStageEntry::from_bits(world.bench.memory.read(slot)).dirty());
 
     let mut world = World::new();
@@ -417,7 +417,7 @@ fn race_9_setting_a_never_brings_a_cleared_entry_back() {
             _ => {}
         }
     };
-    assert!(matches!(progress, Progress::Fault(fault) if fault.reason == FaultReason::FIRST_NOT_PRESENT), "{progress:?}");
+    assert!(matches!(progress, Progress::Fault(fault) if fault.reason == Fault::Vtd(FaultReason::FIRST_NOT_PRESENT)), "{progress:?}");
     assert_eq!(world.bench.memory.read(slot), 0, "it stays cleared");
     assert_eq!(world.bench.unit.caches().iotlb().count(), 0);
 }
@@ -454,7 +454,7 @@ fn an_entry_that_changes_at_every_update_ends_the_walk() {
                 page += 0x1000;
                 answer = Some(Fetched::word(first_leaf(Pa(page), 12).into_bits()));
             }
-            Progress::Fault(fault) => return assert_eq!(fault.reason.0, 0x91),
+            Progress::Fault(fault) => return assert_eq!(fault.reason.code(), 0x91),
             _ => {}
         }
     }
@@ -488,7 +488,7 @@ fn privileged_requests_need_sre_and_ignore_u_s() {
         let ended = world.read(RID, IOVA);
         match expected {
             None => assert_eq!(ended.translation().pa, PAGE),
-            Some(code) => assert_eq!(ended.fault().reason.0, code),
+            Some(code) => assert_eq!(ended.fault().reason.code(), code),
         }
         assert_eq!(world.bench.unit.caches().iotlb().count(), 0, "nothing that a user could use");
     }
@@ -724,7 +724,7 @@ fn which_pasid_entry_is_evicted_is_asked_of_the_caller() {
 fn caching_mode_may_keep_a_not_present_pasid_entry() {
     let mut world = World::with(Capabilities { caching_mode: true, ..capabilities() }, Params::default());
     let mut d = Scripted::new(|q| q == Question::CacheNotPresent, 1);
-    assert_eq!(world.translate_with(RID, IOVA, Access::Read, &mut d).fault().reason.0, 0x59);
+    assert_eq!(world.translate_with(RID, IOVA, Access::Read, &mut d).fault().reason.code(), 0x59);
     let tables = world.attach_second(P0, DOMAIN);
     world.bench.tables.map(&mut world.bench.memory, tables, IOVA, PAGE, 12);
     assert_eq!(world.code(RID, IOVA), 0x59, "attached without a flush");
@@ -739,9 +739,9 @@ fn fault_processing_disable_of_a_pasid_entry_suppresses_its_faults() {
     world.bench.memory.write(slot, pointer(Pa(0)).into_bits());
     world.set_pasid(P0, second(DOMAIN, tables).with_fault_disable(true), PasidEntryFirstStage::new());
     let fault = world.read(RID, IOVA).fault();
-    assert_eq!((fault.reason.0, fault.recorded), (0x79, false));
+    assert_eq!((fault.reason.code(), fault.recorded), (0x79, false));
     let fault = world.read(ONE, IOVA).fault();
-    assert_eq!((fault.reason.0, fault.recorded), (0x59, true));
+    assert_eq!((fault.reason.code(), fault.recorded), (0x59, true));
     let record = world.bench.unit.fault_records()[0];
     assert_eq!((record.pasid_present(), record.pasid(), record.reason()), (true, 1, 0x59));
 }
@@ -802,7 +802,7 @@ fn fault_processing_disable_of_a_directory_entry_suppresses_faults_of_all_its_pa
     let entry = PasidDirectoryEntry::from_bits(world.bench.memory.read(world.directory)).with_fault_disable(true);
     world.bench.memory.write(world.directory, entry.into_bits());
     let fault = world.read(ONE, IOVA).fault();
-    assert_eq!((fault.reason.0, fault.recorded), (0x59, false));
+    assert_eq!((fault.reason.code(), fault.recorded), (0x59, false));
 }
 
 #[test]

@@ -136,7 +136,7 @@ fn permission_is_the_and_of_all_levels() {
     let ended = bench.read(IOVA);
     assert!(ended.translation().readable && !ended.translation().writable);
     let write = bench.translate_with(IOVA, Access::Write, &mut Plain);
-    assert_eq!(write.fault().reason.0, 0x05);
+    assert_eq!(write.fault().reason.code(), 0x05);
 }
 
 #[test]
@@ -235,7 +235,7 @@ fn a_request_with_pasid_is_refused_in_legacy_mode() {
     let (mut bench, _) = Bench::mapped();
     let request = Request { source: DEVICE, iova: IOVA, access: Access::Read, pasid: Some(Pasid(1)) };
     let walk = bench.unit.begin(request).expect("a walker is free");
-    assert_eq!(bench.finish(walk).fault().reason.0, 0x31);
+    assert_eq!(bench.finish(walk).fault().reason.code(), 0x31);
 }
 
 #[test]

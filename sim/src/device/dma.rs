@@ -177,7 +177,7 @@ async fn translate(machine: &Machine, index: usize, iova: Iova, write: bool) -> 
             }
             Progress::Untranslated { pa, .. } => return Answer::Memory { pa, domain: None, cached: false },
             Progress::InterruptMessage { .. } => return Answer::Message,
-            Progress::Fault(fault) => return Answer::Fault(fault.reason.0),
+            Progress::Fault(fault) => return Answer::Fault(fault.reason.vtd().map_or(u8::MAX, |reason| reason.0)),
         }
         progress = slot.unit.borrow_mut().advance(walk, None, &mut Dice(core));
     }

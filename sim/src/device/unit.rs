@@ -62,6 +62,12 @@ pub(super) async fn serve_queue(machine: Rc<Machine>, id: UnitId) {
                 input = QueueInput::Written;
             }
             QueueProgress::Interrupt { .. } => {}
+            // No device here keeps translations or asks for pages: each has done at once what it is told.
+            QueueProgress::InvalidateDevice { request, .. } => {
+                slot.unit.borrow_mut().device_completes(request.source, 1 << request.itag);
+                machine.emit(EventKind::Invalidated { unit: id, descriptor: descriptor_type(Invalidation::DeviceTlb) });
+            }
+            QueueProgress::Respond { .. } | QueueProgress::Blocked { .. } => {}
         }
     }
 }
@@ -72,6 +78,9 @@ const fn cost_of(progress: &QueueProgress) -> u32 {
         | QueueProgress::Invalidated { cost, .. }
         | QueueProgress::Drain { cost, .. }
         | QueueProgress::WriteStatus { cost, .. }
+        | QueueProgress::InvalidateDevice { cost, .. }
+        | QueueProgress::Respond { cost, .. }
+        | QueueProgress::Blocked { cost, .. }
         | QueueProgress::Interrupt { cost, .. } => cost,
         QueueProgress::Idle | QueueProgress::Stopped(_) => 0,
     }

@@ -131,17 +131,20 @@ impl OpKind {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Op {
     object: Object,
-    /// Kind in bits 7:0, bytes in bits 23:8, in bit 24 whether the kind writes, in bit 25 whether it may touch any memory.
+    /// Kind in bits 7:0, bytes in bits 23:8, in bit 24 whether the kind writes, in bit 25 whether it is [`OpKind::Turn`], in bit 26
+    /// whether it may touch any memory.
     rest: u64,
 }
 
 const WRITES: u64 = 1 << 24;
-const ALL_MEMORY: u64 = 1 << 25;
+const TURN: u64 = 1 << 25;
+const ALL_MEMORY: u64 = 1 << 26;
 
 impl Op {
     /// An operation of `kind` over `bytes` bytes at `object`.
     pub const fn new(kind: OpKind, object: Object, bytes: u16) -> Op {
-        Op { object, rest: (bytes as u64) << 8 | kind as u64 | if kind.writes() { WRITES } else { 0 } }
+        let flags = if kind.writes() { WRITES } else { 0 } | if matches!(kind, OpKind::Turn) { TURN } else { 0 };
+        Op { object, rest: (bytes as u64) << 8 | kind as u64 | flags }
     }
     pub(super) const fn rest(self) -> u64 {
         self.rest
@@ -178,6 +181,11 @@ impl Op {
         let first = self.object.0 & !(line_bytes - 1);
         let end = (self.object.0 + self.bytes() as u64 + line_bytes - 1) & !(line_bytes - 1);
         Op { object: Object(first), rest: self.rest & !0xff_ff00 | (end - first) << 8 & 0xff_ff00 | WRITES }
+    }
+    /// True when one of the two is a daemon's turn and the other is not.
+    #[inline]
+    pub(super) const fn differs_in_turn(self, other: Op) -> bool {
+        (self.rest ^ other.rest) & TURN != 0
     }
     /// A voluntary pause.
     pub const fn pause() -> Op {

@@ -52,9 +52,9 @@ impl Machine {
         let Some(overlay) = self.overlay.as_deref().filter(|overlay| overlay.buffers_stores()) else { return };
         let now = overlay.now();
         overlay.with_cpu(cpu, |cpu| cpu.view.raise(now));
-        let actor = Box::new(crate::engine::FutureActor::new(self.core.clone(), drain(self.clone(), cpu)));
+        let actor = Box::pin(crate::engine::FutureActor::new(self.core.clone(), drain(self.clone(), cpu)));
         let group = crate::device::HARDWARE;
-        self.core.spawn(Spawn { name: format!("{name} stores"), group, life: Life::Daemon, actor });
+        self.core.spawn(Spawn { name: self.core.name(&format!("{name} stores")), group, life: Life::Daemon, actor });
     }
 
     /// The step that drains a store of `cpu`. Where it is open which one, the step may touch any memory.

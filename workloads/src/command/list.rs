@@ -97,10 +97,13 @@ fn policy_about(name: &str) -> &'static str {
         "portfolio" => "one of the others, chosen by the seed (default)",
         "surw" => "selectively uniform random walk over interesting objects",
         "pos" => "partial order sampling",
+        "rff" => "partial order sampling towards reads of writes that profiling has not seen",
         "pct:D" => "priorities with D-1 change points, for bugs of depth D from 1 to 99",
         "starve" => "one actor is kept waiting",
         "urw" => "uniform random walk over interleavings",
         "uniform" => "any enabled actor",
+        "timed" => "the earliest event next, by the costs of steps",
+        "delay:N" => "round robin with at most N actors skipped, N from 0 to 99",
         _ => "",
     }
 }

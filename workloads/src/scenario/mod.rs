@@ -40,6 +40,7 @@ pub const PARAMETERS: &[Parameter] = &[
     Parameter::number("mappings", 64, "mappings per IOAS"),
     Parameter::number("updates", 3, "updates in a row"),
     Parameter::number("huge", 1, "guest memory of each VM begins with a huge page (1) or has none (0)"),
+    Parameter::number("hosted", 1, "1: programs on madsim nodes issue the calls by message (flag --hosted)"),
     Parameter::number("slots", 120, "objects in an array page of the IOMMU FLB (0: as many as fit)"),
     Parameter::number("steps", 10_000_000, "bound on the steps of a run"),
     Parameter::named("memory-model", &["sc", "tso", "weak"], "how CPUs order their accesses; sc unless set"),
@@ -98,8 +99,8 @@ pub struct Weights {
 pub enum Faults {
     /// None.
     Never,
-    /// One fallible call, drawn from the seed, in `per_1024` of the runs.
-    One {
+    /// A failure, a repeated one, a burst or a while of low memory, drawn from the seed, in `per_1024` of the runs.
+    Drawn {
         /// Share of runs with a failure.
         per_1024: u16,
     },

@@ -106,9 +106,13 @@ pub struct Ecap {
     pub other_18: u8,
     /// NEST, bit 26: nested translation.
     pub nested: bool,
-    /// Bits 30:27, not modelled.
-    #[bits(4)]
+    /// Bits 28:27, not modelled.
+    #[bits(2)]
     pub other_27: u8,
+    /// PRS, bit 29: page requests.
+    pub page_requests: bool,
+    /// ERS, bit 30: execute requests.
+    pub execute_requests: bool,
     /// SRS, bit 31: privileged requests.
     pub supervisor_requests: bool,
     /// Bits 33:32, not modelled.
@@ -121,9 +125,10 @@ pub struct Ecap {
     pub pasid_bits: u8,
     /// PASID, bit 40: requests with PASID.
     pub pasid: bool,
-    /// Bits 42:41, not modelled.
-    #[bits(2)]
-    pub other_41: u8,
+    /// DIT, bit 41: invalidations of device TLBs are throttled by what the descriptor says.
+    pub device_throttle: bool,
+    /// PDS, bit 42: a wait descriptor can drain page requests.
+    pub page_request_drain: bool,
     /// SMTS, bit 43: scalable mode.
     pub scalable: bool,
     /// VCS, bit 44.
@@ -138,9 +143,11 @@ pub struct Ecap {
     pub scalable_walk_coherent: bool,
     /// RPS, bit 49: RID_PASID counts.
     pub rid_pasid: bool,
-    /// Bits 52:50, not modelled.
-    #[bits(3)]
+    /// Bits 51:50, not modelled.
+    #[bits(2)]
     pub other_50: u8,
+    /// ADMS, bit 52: abort-DMA mode.
+    pub abort_mode: bool,
     /// RPRIVS, bit 53: RID_PRIV counts.
     pub rid_privileged: bool,
     /// Bits 63:54, not modelled.

@@ -29,6 +29,8 @@ pub const TYPE_PASID_IOTLB: u8 = 6;
 pub const TYPE_PASID_CACHE: u8 = 7;
 /// Type 8: PASID-based device-TLB invalidate.
 pub const TYPE_PASID_DEVICE_TLB: u8 = 8;
+/// Type 9: page group response.
+pub const TYPE_PAGE_RESPONSE: u8 = 9;
 
 /// G 00 of a PASID-cache descriptor: every PASID of a domain.
 pub const PASID_GRANULARITY_DOMAIN: u8 = 0;

@@ -41,6 +41,8 @@ impl FaultReason {
     pub const ROOT_MODE: Self = Self(0x30);
     /// Request with PASID in legacy mode.
     pub const PASID_IN_LEGACY: Self = Self(0x31);
+    /// Page request in legacy mode.
+    pub const PAGE_REQUEST_IN_LEGACY: Self = Self(0x32);
     /// Scalable mode: error fetching the root entry.
     pub const SCALABLE_ROOT_FETCH: Self = Self(0x38);
     /// Scalable mode: the half of the root entry is not present.
@@ -53,10 +55,14 @@ impl FaultReason {
     pub const SCALABLE_CONTEXT_NOT_PRESENT: Self = Self(0x41);
     /// Scalable mode: reserved bits in a present context entry.
     pub const SCALABLE_CONTEXT_RESERVED: Self = Self(0x42);
+    /// Translation or translated request while DTE = 0.
+    pub const DEVICE_TLB_DISABLED: Self = Self(0x44);
     /// Request with PASID while PASIDE = 0.
     pub const PASID_DISABLED: Self = Self(0x45);
     /// PASID beyond the directory.
     pub const PASID_BEYOND_DIRECTORY: Self = Self(0x46);
+    /// Page request while PRE = 0.
+    pub const PAGE_REQUESTS_DISABLED: Self = Self(0x47);
     /// Error fetching the PASID directory entry.
     pub const DIRECTORY_FETCH: Self = Self(0x50);
     /// PASID directory entry not present.
@@ -71,6 +77,8 @@ impl FaultReason {
     pub const PASID_RESERVED: Self = Self(0x5a);
     /// PASID table entry with a PGTT, AW or FSPM that the unit does not have.
     pub const PASID_INVALID: Self = Self(0x5b);
+    /// Execute request while ERE = 0.
+    pub const NO_EXECUTE_REQUESTS: Self = Self(0x5c);
     /// Privileged request while SRE = 0.
     pub const NO_SUPERVISOR: Self = Self(0x5d);
     /// Error fetching a first-stage entry below the top.
@@ -101,6 +109,8 @@ impl FaultReason {
     pub const NOT_CANONICAL: Self = Self(0x80);
     /// First stage: U/S = 0 and the request is not privileged.
     pub const NOT_USER: Self = Self(0x81);
+    /// No execute permission.
+    pub const NO_EXECUTE: Self = Self(0x82);
     /// Scalable mode: an address that passes through lies beyond the host address width.
     pub const BEYOND_DMA_WIDTH: Self = Self(0x83);
     /// Scalable mode: input of the second stage beyond its width.
@@ -136,12 +146,15 @@ impl FaultReason {
             Self::INTERRUPT_RANGE => "output in the interrupt range",
             Self::ROOT_MODE => "unsupported root table mode",
             Self::PASID_IN_LEGACY => "request with PASID in legacy mode",
+            Self::PAGE_REQUEST_IN_LEGACY => "page request in legacy mode",
             Self::SCALABLE_ROOT_FETCH => "error fetching the scalable-mode root entry",
             Self::SCALABLE_ROOT_NOT_PRESENT => "scalable-mode root entry not present",
             Self::SCALABLE_ROOT_RESERVED => "reserved bits in the scalable-mode root entry",
             Self::SCALABLE_CONTEXT_FETCH => "error fetching the scalable-mode context entry",
             Self::SCALABLE_CONTEXT_NOT_PRESENT => "scalable-mode context entry not present",
             Self::SCALABLE_CONTEXT_RESERVED => "reserved bits in the scalable-mode context entry",
+            Self::DEVICE_TLB_DISABLED => "device TLB disabled",
+            Self::PAGE_REQUESTS_DISABLED => "page requests disabled",
             Self::PASID_DISABLED => "requests with PASID are disabled",
             Self::PASID_BEYOND_DIRECTORY => "PASID beyond the directory",
             Self::DIRECTORY_FETCH => "error fetching the PASID directory entry",
@@ -151,6 +164,8 @@ impl FaultReason {
             Self::PASID_NOT_PRESENT => "PASID entry not present",
             Self::PASID_RESERVED => "reserved bits in the PASID entry",
             Self::PASID_INVALID => "PASID entry invalid",
+            Self::NO_EXECUTE_REQUESTS => "execute requests are disabled",
+            Self::NO_EXECUTE => "no execute permission",
             Self::NO_SUPERVISOR => "privileged requests are disabled",
             Self::FIRST_FETCH => "error fetching a first-stage entry",
             Self::FIRST_NOT_PRESENT => "first-stage entry not present",
@@ -189,6 +204,13 @@ impl fmt::Display for FaultReason {
         write!(f, "{:#04x} {}", self.0, self.text())
     }
 }
+
+/// AT 00: an untranslated request, or none that has an address type.
+pub const AT_UNTRANSLATED: u8 = 0;
+/// AT 01: a translation request.
+pub const AT_TRANSLATION: u8 = 1;
+/// AT 10: a translated request.
+pub const AT_TRANSLATED: u8 = 2;
 
 /// Largest PASID that a record can hold: 20 bits.
 pub const PASID_MAX: u32 = 0xf_ffff;

@@ -8,8 +8,10 @@
 pub mod capability;
 pub mod context;
 pub mod descriptor;
+pub mod device_tlb;
 pub mod fault;
 pub mod first_stage;
+pub mod page_request;
 pub mod pasid;
 pub mod register;
 pub mod root;

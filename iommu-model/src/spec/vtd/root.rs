@@ -65,6 +65,8 @@ pub struct RootTableAddress {
 pub const TTM_LEGACY: u8 = 0;
 /// TTM 01: scalable mode.
 pub const TTM_SCALABLE: u8 = 1;
+/// TTM 11: every request is aborted; only with ECAP.ADMS.
+pub const TTM_ABORT: u8 = 3;
 
 const _: () = assert!(size_of::<RootEntry>() as u64 == ROOT_ENTRY_BYTES);
 const _: () = assert!(ScalableRootEntry::UPPER_PRESENT_OFFSET == 64 && ScalableRootEntry::UPPER_OFFSET == 76);

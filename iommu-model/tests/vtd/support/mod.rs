@@ -2,6 +2,7 @@
 //! nothing of the walker; the bench knows the walker's interface and nothing of the layouts.
 
 pub(crate) mod bench;
+pub(crate) mod device;
 pub(crate) mod memory;
 pub(crate) mod scalable;
 pub(crate) mod tables;

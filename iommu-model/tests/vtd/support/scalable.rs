@@ -157,8 +157,8 @@ impl World {
     }
 
     /// The reason why a read faults.
-    pub(crate) fn code(&mut self, pasid: Option<Pasid>, iova: Iova) -> u8 {
-        self.read(pasid, iova).fault().reason.0
+    pub(crate) fn code(&mut self, pasid: Option<Pasid>, iova: Iova) -> u16 {
+        self.read(pasid, iova).fault().reason.code()
     }
 
     /// Runs descriptors with one question answered.
