@@ -107,14 +107,6 @@ pub const LISTED: &[Known] = &[
         injected: &[],
         mark: Some(Mark::DeviceNotRestored),
     },
-    Known {
-        id: "F3",
-        kernels: &["tip", "tip-reclaim"],
-        property: "availability",
-        title: "valid-mapping-faults-after-the-jump",
-        functions: &[],
-        injected: &[DOMAIN_ID_RESERVATION],
-    },
 ];
 
 /// The listed finding that a violation is, if any. `function` is where the acting program was.
