@@ -198,3 +198,37 @@ fn a_line_belongs_to_its_writer_from_the_drain_to_the_flush() {
         assert_eq!(outcomes(model, false, driver, &[ENTRY]), set(&[&[0, 0], &[0, 1]]), "{model}");
     }
 }
+
+/// Two mappers and one table: the first installs it with an atomic operation, flushes the entry and marks it flushed; the second
+/// finds it, stores its leaf below, flushes the leaf and rings the doorbell. Returns whether the walker ever finds the doorbell rung
+/// and the table missing. ENTRY is the parent's entry, FARTHER the leaf.
+fn walker_misses_the_table(model: MemoryModel, second_mapper_flushes: bool) -> bool {
+    const TABLE: u64 = 1;
+    const FLUSHED: u64 = 2;
+    let first = move |cpu: Cpu| async move {
+        cpu.machine.clone().spawn_from_step("second mapper", Group(0), Life::Finite, move |cpu| async move {
+            let entry = cpu.read_once(word(ENTRY)).await;
+            if entry & TABLE == 0 {
+                return;
+            }
+            if entry & FLUSHED == 0 && second_mapper_flushes {
+                cpu.clflush_cache_range(word(ENTRY), 8).await;
+            }
+            cpu.write_once(word(FARTHER), 1).await;
+            cpu.clflush_cache_range(word(FARTHER), 8).await;
+            cpu.write_once(word(DOORBELL), 1).await;
+        });
+        cpu.rmw(word(ENTRY), |_| Some(TABLE)).await;
+        cpu.clflush_cache_range(word(ENTRY), 8).await;
+        cpu.rmw(word(ENTRY), |entry| Some(entry | FLUSHED)).await;
+    };
+    outcomes(model, false, first, &[ENTRY]).iter().any(|outcome| outcome[0] == 1 && outcome[1] & TABLE == 0)
+}
+
+#[test]
+fn who_maps_below_a_table_somebody_else_installed_must_flush_its_entry_or_find_it_flushed() {
+    for model in MemoryModel::ALL {
+        assert!(!walker_misses_the_table(model, true), "{model}");
+        assert!(walker_misses_the_table(model, false), "{model}");
+    }
+}
