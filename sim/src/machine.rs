@@ -130,7 +130,12 @@ impl Machine {
     {
         let cpu = Cpu::new(self.clone());
         let handle = cpu.clone();
-        let id = engine.spawn(name, group, Life::Finite, program(cpu));
+        let program = program(cpu);
+        let id = if self.overlay.is_none() {
+            engine.spawn(name, group, Life::Finite, program)
+        } else {
+            engine.spawn(name, group, Life::Finite, handle.clone().run_to_the_last_drain(program))
+        };
         handle.assume(id);
         self.start_draining(name, id);
         id
@@ -153,7 +158,7 @@ impl Machine {
             Box::pin(FutureActor::new(self.core.clone(), async move {
                 machine.wait_for_stores_of(creator).await;
                 cpu.order_after();
-                program.await;
+                cpu.run_to_the_last_drain(program).await;
             }))
         };
         let id = self.core.spawn(Spawn { name: self.core.name(name), group, life, actor });

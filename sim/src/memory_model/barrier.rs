@@ -83,6 +83,15 @@ impl Cpu {
         }
     }
 
+    /// Runs `program` and lasts until its stores are in memory: the run is not over while drains are left, so that they are steps
+    /// like all others, and a search that learns from the steps it has seen sees them.
+    pub(crate) async fn run_to_the_last_drain(self, program: impl Future<Output = ()>) {
+        program.await;
+        if let Some(overlay) = self.overlay() {
+            self.drain_own_stores(overlay).await;
+        }
+    }
+
     /// What goes before a step that is announced by hand or atomic: a full barrier, except before a pause.
     #[cold]
     pub(crate) async fn order_before(&self, op: Op) -> Op {
