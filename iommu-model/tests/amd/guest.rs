@@ -281,3 +281,29 @@ fn where_there_is_no_memory_a_guest_walk_has_a_hardware_error_at_that_entry() {
     assert_eq!(guest.bench.run_events()[0].1, pa.0);
     assert_eq!(guest.bench.unit.in_flight_count(), 0);
 }
+
+#[test]
+fn a_write_only_reads_the_guest_tables_unless_a_bit_is_to_be_set() {
+    let mut guest = Guest::nested();
+    guest.store();
+    // Every table frame is read-only in the host now, but the page is not.
+    let frames: Vec<Pa> = guest.bench.tables.frames().filter(|frame| *frame != PAGE).collect();
+    for frame in frames {
+        let pa = guest.map_host(frame).expect("it is nested");
+        guest.bench.memory.write(pa, open(0).with_write(false).with_frame(frame.pfn().0).into_bits());
+    }
+    guest.bench.invalidate(&[commands::all()]);
+    assert_eq!(guest.store().pa(), PAGE);
+    // The host translations of the tables are cached now, and serve a walk for another page of the same table.
+    let other = IOVA.offset(0x1000);
+    let entry = guest_open().with_accessed(true).with_dirty(true).with_frame(PAGE.pfn().0);
+    guest.bench.memory.write(guest.leaf.offset(8), entry.into_bits());
+    assert_eq!(guest.bench.access_pasid(other, Access::Write, PASID).pa(), PAGE);
+}
+
+#[test]
+fn guest_translation_needs_tv() {
+    let mut guest = Guest::new();
+    guest.attach(|entry| entry.with_translation_valid(false));
+    assert_eq!(guest.read().event().code, EventCode::INVALID_DEVICE_REQUEST);
+}

@@ -97,3 +97,18 @@ fn a_guest_walk_starts_over_for_its_pasid_and_for_every_host_page() {
         assert_eq!(guest.bench.finish(walk).pa(), PAGE);
     }
 }
+
+#[test]
+fn with_pde_a_walk_starts_over_for_any_address_that_an_entry_it_holds_leads_to() {
+    // The walk awaits level 1 and holds the entries of levels 4 to 2; another 2 MiB of the same 1 GiB is named.
+    let other = IOVA.offset(0x60_0000);
+    for (directories, restarts) in [(true, true), (false, false)] {
+        let (mut bench, leaf) = Bench::mapped();
+        let walk = bench.begin(IOVA, Access::Read);
+        bench.run_to_fetch(walk, LEAF);
+        bench.invalidate(&[commands::page(DOMAIN, other).with_directories(directories).into_bits()]);
+        assert_eq!(bench.unit.in_flight().all(|view| view.fetch.is_none()), restarts);
+        let answer = bench.memory.fetch(leaf, 8);
+        assert_eq!(bench.unit.advance(walk, Some(answer), &mut Plain).is_end(), !restarts);
+    }
+}

@@ -125,3 +125,15 @@ fn a_reset_forgets_everything() {
         assert_eq!(bench.unit.read_register(register), fresh.read_register(register), "{register:?}");
     }
 }
+
+#[test]
+fn the_command_buffer_does_not_move_while_it_runs() {
+    let (mut bench, _) = Bench::mapped();
+    let before = [Register::CommandBase, Register::CommandHead].map(|register| bench.unit.read_register(register));
+    bench.write(Register::CommandBase, BufferBase::new().with_frame(7).with_length(9).into_bits());
+    bench.write(Register::CommandHead, BufferPointer::new().with_index(3).into_bits());
+    assert_eq!([Register::CommandBase, Register::CommandHead].map(|register| bench.unit.read_register(register)), before);
+    bench.control(|control| control.with_command_buffer(false));
+    bench.write(Register::CommandHead, BufferPointer::new().with_index(3).into_bits());
+    assert_eq!(bench.unit.read_register(Register::CommandHead), 0x30);
+}
