@@ -112,7 +112,7 @@ impl ContextCache {
     }
 
     #[inline(never)]
-    pub(crate) fn install(&mut self, entry: ContextEntryCached, words: &mut Words, d: &mut dyn Decisions) {
+    pub(crate) fn install(&mut self, entry: &ContextEntryCached, words: &mut Words, d: &mut dyn Decisions) {
         let key = key_of(entry.source);
         self.store.insert(key.tag, key, entry, words, |ways| ask(d, Question::EvictContext { ways }));
     }

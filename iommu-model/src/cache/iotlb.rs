@@ -181,7 +181,10 @@ impl IotlbCache {
     }
 
     #[inline(never)]
-    pub(crate) fn install(&mut self, entry: IotlbEntry, words: &mut Words, d: &mut dyn Decisions) {
+    pub(crate) fn install(&mut self, entry: &IotlbEntry, words: &mut Words, d: &mut dyn Decisions) {
+        if self.store.is_off() {
+            return;
+        }
         let shift = entry.page_bytes.trailing_zeros();
         let level = ((shift - PAGE_SHIFT) / LEVEL_BITS + 1) as u8;
         let number = entry.page.0 >> shift;

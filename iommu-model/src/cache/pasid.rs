@@ -133,7 +133,7 @@ impl PasidCache {
         Some(self.store.get(place))
     }
 
-    pub(crate) fn install(&mut self, entry: PasidEntryCached, words: &mut Words, d: &mut dyn Decisions) {
+    pub(crate) fn install(&mut self, entry: &PasidEntryCached, words: &mut Words, d: &mut dyn Decisions) {
         let key = key(entry.source, entry.pasid);
         self.store.insert(u64::from(entry.pasid.0), key, entry, words, |ways| ask(d, Question::EvictPasid { ways }));
     }

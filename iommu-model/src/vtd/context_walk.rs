@@ -160,7 +160,7 @@ impl Unit {
             target,
             provenance: walk.words,
         };
-        self.caches.context.install(entry, &mut self.caches.words, d);
+        self.caches.context.install(&entry, &mut self.caches.words, d);
     }
 
     /// Under caching mode a not-present or erroneous entry may be cached, in the special domain 0.

@@ -300,7 +300,7 @@ impl Unit {
             executable: walk.scalable.first.executable,
             provenance: walk.words,
         };
-        self.caches.psc.install(entry, &mut self.caches.words, d);
+        self.caches.psc.install(&entry, &mut self.caches.words, d);
     }
 
     /// The leaf is known: the page is there, or the second stage is asked for it.
@@ -337,7 +337,7 @@ impl Unit {
         }
         // What a privileged request got past R/W or U/S must not serve a user.
         if !self.walks.at(slot).scalable.privileged {
-            self.caches.iotlb.install(entry, &mut self.caches.words, d);
+            self.caches.iotlb.install(&entry, &mut self.caches.words, d);
         }
         let (readable, writable, page_bytes) = (entry.readable, entry.writable, entry.page_bytes);
         self.grant_aside(slot, Grant { pa, readable, writable, page_bytes, pass_through: false }, cost)

@@ -7,7 +7,7 @@ use super::page_requests::PageRequests;
 use super::queue::{Queue, QueueInput, QueueProgress};
 use super::registers::Plain;
 use super::scalable_walk::scalable_reason;
-use super::second_stage::beyond_width;
+use super::second_stage::{SecondStageReserved, beyond_width};
 use super::step::in_interrupt_range;
 use super::walk::Stage;
 use super::walkers::{WALKS_MAX, WalkView, Walks};
@@ -33,6 +33,7 @@ use crate::translator::Translator;
 pub struct Unit {
     pub(crate) cap: Capabilities,
     pub(crate) params: Params,
+    pub(crate) reserved: SecondStageReserved,
     pub(crate) plain: Plain,
     /// The root table in use: what SRTP latched.
     pub(crate) root: RootTableAddress,
@@ -58,6 +59,7 @@ impl Unit {
         cap.assert_valid();
         assert!((1..=WALKS_MAX).contains(&params.walks_max), "1 to 256 walks can be in flight");
         Self {
+            reserved: SecondStageReserved::of_unit(&cap),
             plain: Plain::new(),
             root: RootTableAddress::new(),
             translation_enabled: false,
