@@ -57,6 +57,7 @@
 
 mod capability;
 mod context_walk;
+mod descriptors;
 mod device_invalidations;
 mod device_requests;
 mod fault;

@@ -17,7 +17,7 @@ use crate::cache::context::ContextTarget;
 use crate::cache::iotlb::page_shift;
 use crate::decision::Decisions;
 use crate::inspect::{self, UnitText};
-use crate::provenance::{Provenance, ProvenanceId};
+use crate::provenance::{Provenance, ProvenanceId, SOURCES_NESTED_MAX, Source};
 use crate::request::{Access, Busy, CacheHit, Fault, FaultInfo, Fetched, Progress, Request, Translation, WalkId};
 use crate::spec::vtd::fault::{FaultReason, FaultRecord};
 use crate::spec::vtd::register::CompletionStatus;
@@ -246,6 +246,12 @@ impl Unit {
     #[must_use]
     pub fn last_provenance(&self) -> Provenance {
         self.caches.words.last()
+    }
+
+    /// The same as [`Unit::last_provenance`], into a buffer of the caller; it never allocates.
+    #[must_use]
+    pub fn last_sources<'a>(&self, buffer: &'a mut [Source; SOURCES_NESTED_MAX]) -> &'a [Source] {
+        self.caches.words.last_into(buffer)
     }
 
     /// The words that a walk in flight holds by now, outermost first.
