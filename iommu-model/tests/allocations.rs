@@ -181,7 +181,7 @@ fn work_with_a_device(unit: &mut Unit, device: &mut DeviceTlb) {
     unit.register_drained();
     let mut kept = 0;
     for n in 0..5_000u64 {
-        let request = Request { source: Bdf(0), iova: Iova(n % 100 << 12), access: Access::Read, pasid: None };
+        let request = Request { source: Bdf(0), iova: Iova((n % 100) << 12), access: Access::Read, pasid: None };
         let tag = device.ask(None, request.iova).expect("a question is free");
         let walk = unit.begin_as(request, Attributes::translation(n % 2 == 0)).expect("a walker is free");
         let mut answer = None;
