@@ -111,7 +111,7 @@ impl ContextCache {
         Some(self.store.get(place))
     }
 
-    #[inline(never)]
+    #[inline(always)]
     pub(crate) fn install(&mut self, entry: &ContextEntryCached, words: &mut Words, d: &mut dyn Decisions) {
         let key = key_of(entry.source);
         self.store.insert(key.tag, key, entry, words, |ways| ask(d, Question::EvictContext { ways }));

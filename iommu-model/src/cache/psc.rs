@@ -103,7 +103,7 @@ impl PscCache {
         self.held >> level & 1 != 0
     }
 
-    #[inline(never)]
+    #[inline(always)]
     pub(crate) fn install(&mut self, entry: &PscEntry, words: &mut Words, d: &mut dyn Decisions) {
         let level = entry.level;
         let prefix = entry.first.0 >> page_shift(level);

@@ -149,6 +149,7 @@ impl Unit {
         self.look_up_iotlb_next(slot, 0, d)
     }
 
+    #[inline(never)]
     pub(crate) fn install_context(&mut self, slot: usize, domain: DomainId, target: ContextTarget, d: &mut dyn Decisions) {
         let walk = self.walks.at(slot);
         let entry = ContextEntryCached {

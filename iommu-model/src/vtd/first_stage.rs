@@ -281,6 +281,7 @@ impl Unit {
         (!nested && !self.cap.frame_fits(frame)) || (leaf && !large) || (leaf && !frame.is_aligned(1 << page_shift(level)))
     }
 
+    #[inline(never)]
     fn install_first_psc(&mut self, slot: usize, table: Pa, level: u8, d: &mut dyn Decisions) {
         if !self.caches.psc.holds(level) {
             return;
@@ -331,6 +332,7 @@ impl Unit {
         self.install_first(slot, entry, pa, 0, d)
     }
 
+    #[inline(never)]
     fn install_first(&mut self, slot: usize, entry: IotlbEntry, pa: Pa, cost: u32, d: &mut dyn Decisions) -> Progress {
         if in_interrupt_range(pa.0) {
             return self.fault(slot, FaultReason::INTERRUPT_RANGE, cost, d);

@@ -181,18 +181,18 @@ impl Unit {
             let dirty = !walk.second_update || entry.dirty();
             return self.install_and_grant(slot, frame, level, dirty, d);
         }
-        self.install_psc(slot, frame, level, d);
+        if self.caches.psc.holds(level) {
+            self.install_psc(slot, frame, level, d);
+        }
         let walk = self.walks.at(slot);
         (walk.stage, walk.table, walk.level) = (Stage::Table, frame, level - 1);
         let input = walk.input;
         self.fetch_entry(slot, frame, level - 1, input)
     }
 
-    #[inline]
+    /// Apart from the step, so that the entry goes from registers to where it stays.
+    #[inline(never)]
     fn install_psc(&mut self, slot: usize, table: Pa, level: u8, d: &mut dyn Decisions) {
-        if !self.caches.psc.holds(level) {
-            return;
-        }
         let walk = self.walks.at(slot);
         let span_bytes = 1 << page_shift(level);
         let entry = PscEntry {
