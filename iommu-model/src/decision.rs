@@ -71,6 +71,44 @@ pub enum Question {
     RootSwitchDropsAll,
     /// A fault of a source that has an unread record: 0 collapsed into it, 1 recorded on its own.
     RecordRepeatedFault,
+    /// SMMU: the cache of level-1 descriptors is full: which entry goes? Option k is the k-th least recently used. STEs ask
+    /// `EvictContext`, CDs `EvictPasid`, the TLB `EvictIotlb`.
+    EvictLevel1 {
+        /// Entries to choose from.
+        ways: u32,
+    },
+    /// SMMU: a walk cache is full: which entry goes? Option k is the k-th least recently used.
+    EvictWalk {
+        /// Entries to choose from.
+        ways: u32,
+        /// Level of the cached descriptors in Arm's order, 0 to 2.
+        level: u8,
+    },
+    /// SMMU: a walk cache hits: 0 the entry is used, 1 it is ignored and the walk starts at the top.
+    UseWalk {
+        /// Level of the entry that hit, 0 to 2.
+        level: u8,
+    },
+    /// SMMU: is an invalid STE, CD or level-1 descriptor cached? 0 no, 1 yes.
+    CacheInvalidConfig,
+    /// SMMU: a leaf has the contiguous bit: 0 only the leaf is cached, 1 the whole run.
+    UseContiguous,
+    /// SMMU with BBML below 2: several TLB entries match: 0 one is chosen, 1 F_TLB_CONFLICT.
+    RaiseConflict,
+    /// SMMU: TG or TTL of an invalidation names another granule or level than a covered entry has: 0 kept, 1 dropped.
+    KeepOtherLevel,
+    /// SMMU: an invalidation by IPA meets translations of both stages combined: 0 kept, 1 dropped.
+    KeepCombined,
+    /// SMMU: an invalidation was consumed: 0 it takes effect at once, 1 with the next CMD_SYNC.
+    DeferInvalidation,
+    /// SMMU: an event equals the one committed before, and may be merged: 0 recorded on its own, 1 merged.
+    MergeEvent,
+    /// A command that is not a fence was taken from a RISC-V command queue: 0 carried out now, 1 later, at the
+    /// latest before the next fence is complete.
+    DeferCommand,
+    /// AMD-Vi: an invalidation was taken from the command buffer: 0 carried out now, 1 later, at the latest before the next
+    /// COMPLETION_WAIT is complete.
+    DelayCommand,
 }
 
 impl Question {
@@ -79,7 +117,7 @@ impl Question {
     pub const fn options(&self) -> u32 {
         match *self {
             Self::EvictContext { ways } | Self::EvictPasid { ways } | Self::EvictIotlb { ways } | Self::ChooseIotlb { ways } => ways,
-            Self::EvictPsc { ways, .. } | Self::EvictDeviceTlb { ways } => ways,
+            Self::EvictPsc { ways, .. } | Self::EvictDeviceTlb { ways } | Self::EvictLevel1 { ways } | Self::EvictWalk { ways, .. } => ways,
             Self::OverInvalidate { wider } => wider + 1,
             Self::KeepSuperpage
             | Self::KeepNonLeaf
@@ -90,7 +128,17 @@ impl Question {
             | Self::CacheNotPresent
             | Self::FetchDescending
             | Self::RootSwitchDropsAll
-            | Self::RecordRepeatedFault => 2,
+            | Self::RecordRepeatedFault
+            | Self::UseWalk { .. }
+            | Self::CacheInvalidConfig
+            | Self::UseContiguous
+            | Self::RaiseConflict
+            | Self::KeepOtherLevel
+            | Self::KeepCombined
+            | Self::DeferInvalidation
+            | Self::MergeEvent
+            | Self::DeferCommand
+            | Self::DelayCommand => 2,
         }
     }
 }

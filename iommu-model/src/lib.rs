@@ -18,8 +18,11 @@
 //! | [`decision`] | the free decisions of the hardware |
 //! | [`timing`] | sizes and costs, each with its source |
 //! | [`spec`] | layouts of the manuals, no behaviour |
+//! | [`riscv`] | RISC-V IOMMU: the unit, its capability table, its rules |
+//! | [`amd`] | AMD-Vi: the unit, its capability table, its rules, its caches |
 //! | [`vtd`] | Intel VT-d, legacy and scalable mode: the unit, its capability table, its rules |
 //! | [`cache`] | context cache, PASID cache, IOTLB, paging-structure caches, device TLBs |
+//! | [`smmu`] | Arm SMMUv3: the unit, its capability table, its rules, its caches |
 //! | [`slot`] | a checker: whether software changes table entries as the manual demands |
 //! | [`inspect`] | any state or table as stable text |
 //!
@@ -44,15 +47,20 @@
 //! | arbitrary bytes: `cargo test --release -p iommu-model --test fuzz -- --ignored` for ten million inputs | `tests/fuzz.rs` |
 //! | no step allocates | `tests/allocations.rs` |
 //! | speed: `cargo bench -p iommu-model`; on a busy machine its bench `least` | `benches` |
+#![doc = ""]
+#![doc = include_str!("../docs/referee.md")]
 
 pub mod addr;
+pub mod amd;
 pub mod ats;
 pub mod cache;
 pub mod decision;
 pub mod inspect;
 pub mod provenance;
 pub mod request;
+pub mod riscv;
 pub mod slot;
+pub mod smmu;
 pub mod spec;
 pub mod timing;
 pub mod translator;

@@ -163,9 +163,11 @@ impl Words {
 
     /// `onto` with the paging entries of `from` appended. The hold on `onto` becomes the result's; that on `from` stays.
     pub(crate) fn append_tables(&mut self, onto: ProvenanceId, from: ProvenanceId) -> ProvenanceId {
-        let mut found: SmallVec<[(Pa, u64, FetchKind); 5]> = SmallVec::new();
+        let mut found: SmallVec<[(Pa, u64, FetchKind); 6]> = SmallVec::new();
         let mut id = from;
-        while let Some(link) = self.links.get(id.0 as usize).filter(|link| matches!(link.kind, FetchKind::Table { .. })) {
+        while let Some(link) =
+            self.links.get(id.0 as usize).filter(|link| matches!(link.kind, FetchKind::Table { .. } | FetchKind::Stage2 { .. }))
+        {
             found.push((link.pa, link.values[0], link.kind));
             id = link.before;
         }

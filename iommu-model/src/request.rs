@@ -4,6 +4,9 @@
 //! next. Nothing here is particular to one architecture except the fault codes.
 
 use crate::addr::{Bdf, DomainId, Iova, Pa, Pasid};
+use crate::amd::Event;
+use crate::spec::riscv::fault::Cause;
+use crate::spec::smmu::event::Termination;
 use crate::spec::vtd::fault::FaultReason;
 
 /// What a device wants to do.
@@ -82,6 +85,49 @@ pub enum FetchKind {
         /// Level of the entry: 1 maps 4 KiB.
         level: u8,
     },
+    /// SMMU: a level-1 stream table descriptor, 8 bytes.
+    StreamLevel1,
+    /// SMMU: a stream table entry, 64 bytes.
+    StreamEntry,
+    /// SMMU: a level-1 context descriptor, 8 bytes.
+    ContextLevel1,
+    /// SMMU: a context descriptor, 64 bytes.
+    ContextDescriptor,
+    /// SMMU: a stage-1 translation table descriptor, 8 bytes.
+    Stage1 {
+        /// Level in Arm's order: 3 is the last.
+        level: u8,
+    },
+    /// SMMU: a stage-2 translation table descriptor, 8 bytes.
+    Stage2 {
+        /// Level in Arm's order: 3 is the last.
+        level: u8,
+    },
+    /// A non-leaf entry of a RISC-V device directory, 8 bytes.
+    DeviceDirectory {
+        /// Level of the entry: 1 leads to contexts.
+        level: u8,
+    },
+    /// A RISC-V device context in base format, 32 bytes.
+    DeviceContext,
+    /// A RISC-V device context in extended format, 64 bytes.
+    ExtendedDeviceContext,
+    /// A non-leaf entry of a RISC-V process directory, 8 bytes.
+    ProcessDirectory {
+        /// Level of the entry: 1 leads to contexts.
+        level: u8,
+    },
+    /// A RISC-V process context, 16 bytes.
+    ProcessContext,
+    /// A RISC-V MSI page-table entry, 16 bytes.
+    MessageEntry,
+    /// AMD-Vi: a device table entry, 32 bytes.
+    DeviceTableEntry,
+    /// AMD-Vi: an entry of a GCR3 table, 8 bytes.
+    GuestCr3 {
+        /// Level of the entry: 1 points at a guest page table.
+        level: u8,
+    },
 }
 
 impl FetchKind {
@@ -91,8 +137,15 @@ impl FetchKind {
         match self {
             Self::Root | Self::Context => 16,
             Self::ScalableContext => 32,
-            Self::PasidEntry => 64,
+            Self::PasidEntry | Self::StreamEntry | Self::ContextDescriptor => 64,
             Self::PasidDirectory | Self::Table { .. } | Self::FirstStage { .. } => 8,
+            Self::StreamLevel1 | Self::ContextLevel1 | Self::Stage1 { .. } | Self::Stage2 { .. } => 8,
+            Self::DeviceDirectory { .. } | Self::ProcessDirectory { .. } => 8,
+            Self::ProcessContext | Self::MessageEntry => 16,
+            Self::DeviceContext => 32,
+            Self::ExtendedDeviceContext => 64,
+            Self::DeviceTableEntry => 32,
+            Self::GuestCr3 { .. } => 8,
         }
     }
 }
@@ -174,7 +227,7 @@ pub enum Progress {
     Fetch {
         /// First byte; naturally aligned.
         pa: Pa,
-        /// 8 or 16; in scalable mode also 32 and 64.
+        /// 8 or 16; in scalable mode also 32 and 64; of an SMMU 8, 16 or 64.
         bytes: u8,
         /// What is there.
         kind: FetchKind,
@@ -280,14 +333,23 @@ pub struct Translation {
 pub enum Fault {
     /// VT-d fault reason.
     Vtd(FaultReason),
+    /// SMMUv3 event, with the stage and the access that it happened on.
+    Smmu(Termination),
+    /// RISC-V cause.
+    Riscv(Cause),
+    /// AMD-Vi event.
+    Amd(Event),
 }
 
 impl Fault {
-    /// The architectural number: FR of VT-d.
+    /// The architectural number: FR of VT-d, the event number of SMMUv3, CAUSE of RISC-V, the event code of AMD-Vi.
     #[must_use]
     pub const fn code(self) -> u16 {
         match self {
             Self::Vtd(reason) => reason.0 as u16,
+            Self::Smmu(why) => why.event.0 as u16,
+            Self::Riscv(cause) => cause.0,
+            Self::Amd(event) => event.code.0 as u16,
         }
     }
 
@@ -296,6 +358,34 @@ impl Fault {
     pub const fn vtd(self) -> Option<FaultReason> {
         match self {
             Self::Vtd(reason) => Some(reason),
+            _ => None,
+        }
+    }
+
+    /// The SMMUv3 event, if it is one.
+    #[must_use]
+    pub const fn smmu(self) -> Option<Termination> {
+        match self {
+            Self::Smmu(why) => Some(why),
+            _ => None,
+        }
+    }
+
+    /// The RISC-V cause, if it is one.
+    #[must_use]
+    pub const fn riscv(self) -> Option<Cause> {
+        match self {
+            Self::Riscv(cause) => Some(cause),
+            _ => None,
+        }
+    }
+
+    /// The AMD-Vi event, if it is one.
+    #[must_use]
+    pub const fn amd(self) -> Option<Event> {
+        match self {
+            Self::Amd(event) => Some(event),
+            _ => None,
         }
     }
 }

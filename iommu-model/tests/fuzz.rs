@@ -96,6 +96,7 @@ impl Bytes<'_> {
             }
             // Present, and most often allowed; A and D as they come.
             FetchKind::Table { .. } | FetchKind::FirstStage { .. } => Fetched::word(frame | 7 | (bits & 0x360)),
+            other => unreachable!("VT-d fetches no {other:?}"),
         }
     }
 }

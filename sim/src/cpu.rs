@@ -36,9 +36,18 @@ impl Cpu {
         self.id.get()
     }
 
-    /// Announces `op` and waits to be picked.
+    /// Announces `op` and waits to be picked. Under a memory model this is a full barrier, except for a pause: what is done in a
+    /// step announced by hand is done on memory as everybody sees it.
     pub async fn step(&self, op: Op) {
-        self.machine.core.step(op).await;
+        if self.machine.overlay.is_none() {
+            self.machine.core.step(op).await;
+        } else {
+            let op = self.order_before(op).await;
+            self.machine.core.step(op).await;
+            if !op.is(OpKind::Yield) {
+                self.order_after();
+            }
+        }
     }
 
     /// A voluntary pause (`cpu_relax`, `cond_resched`).
@@ -86,6 +95,9 @@ impl Cpu {
 
     async fn load(&self, va: u64, bytes: u8, flavor: Flavor, checked: bool) -> u64 {
         let (pa, shared) = self.machine.reach(va, self.id());
+        if let Some(pa) = pa.filter(|_| self.machine.overlay.is_some()) {
+            self.before_load(pa, bytes).await;
+        }
         if shared {
             let object = pa.map_or(Object::nothing(), |pa| Object(pa.0));
             self.machine.core.step(Op::new(OpKind::Read, object, u16::from(bytes))).await;
@@ -98,9 +110,19 @@ impl Cpu {
 
     async fn store(&self, va: u64, bytes: u8, value: u64, flavor: Flavor) {
         let (pa, shared) = self.machine.reach(va, self.id());
+        if self.machine.buffers_stores() && (shared || self.machine.is_weak()) {
+            let stored = match shared {
+                true => self.buffer_store(va, bytes, value, flavor, flavor == Flavor::Ordered).await,
+                false => self.store_quietly(va, bytes, value, flavor),
+            };
+            if let Err(bad) = stored {
+                match self.oops(va, bytes, true, bad).await {}
+            }
+            return;
+        }
         if shared {
-            let object = pa.map_or(Object::nothing(), |pa| Object(pa.0));
-            self.machine.core.step(Op::new(OpKind::Write, object, u16::from(bytes))).await;
+            let op = pa.map_or(Op::new(OpKind::Write, Object::nothing(), u16::from(bytes)), |pa| self.machine.store_op(pa, bytes));
+            self.machine.core.step(op).await;
         }
         match self.machine.perform_store(va, bytes, value, flavor, self.id()) {
             Ok(_) => {
@@ -142,7 +164,9 @@ impl Cpu {
         let (pa, shared) = self.machine.reach(at.value(), self.id());
         if shared {
             let object = pa.map_or(Object::nothing(), |pa| Object(pa.0));
-            self.machine.core.step(Op::new(OpKind::Rmw, object, u16::from(T::BYTES))).await;
+            self.step(Op::new(OpKind::Rmw, object, u16::from(T::BYTES))).await;
+        } else {
+            self.machine.settle_quiet(self.id());
         }
         self.machine.core.charge(self.machine.costs.atomic);
         let old = match self.machine.perform_load(at.value(), T::BYTES, Flavor::Atomic, true) {
@@ -178,7 +202,9 @@ impl Cpu {
             if done(value) {
                 return value;
             }
-            self.machine.core.block(Object(at.pa().0 & !7)).await;
+            if !self.catch_up() {
+                self.machine.core.block(Object(at.pa().0 & !7)).await;
+            }
         }
     }
 
@@ -201,6 +227,7 @@ impl Cpu {
         let (pa, shared) = self.machine.reach(at.value(), self.id());
         match pa {
             Some(pa) if !shared => {
+                self.machine.settle_quiet(self.id());
                 for offset in (0..bytes).step_by(4096) {
                     self.machine.fill_at_once(Pa(pa.0 + offset), 4096.min(bytes - offset), 0);
                 }

@@ -5,10 +5,12 @@
 //! integer draws below are our own, and a known-answer test pins both: no crate upgrade can move a seed. Streams share
 //! nothing, so drawing more from one never moves another.
 //!
-//! [`Entropy`] refills 64 words at a time (the block buffer of `rand_chacha`); a draw in between is a load and a compare.
+//! [`Entropy`] refills 64 words at a time (four blocks, as wide as the processor computes them); a draw in between is a load and a
+//! compare. The first refill comes with the first draw.
 
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Core;
+use rand_chacha::rand_core::SeedableRng;
+use rand_chacha::rand_core::block::Generator;
 
 /// Who draws. One independent stream each, so that a change in one consumer leaves the draws of the others alone.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -29,11 +31,13 @@ pub enum Stream {
     Policy,
     /// When daemons get their turns.
     Turns,
+    /// Which plan of failures a run has, before it begins.
+    FaultPlan,
 }
 
 impl Stream {
     /// All streams.
-    pub const ALL: [Stream; 8] = [
+    pub const ALL: [Stream; 9] = [
         Stream::Schedule,
         Stream::Faults,
         Stream::Placement,
@@ -42,6 +46,7 @@ impl Stream {
         Stream::Poison,
         Stream::Policy,
         Stream::Turns,
+        Stream::FaultPlan,
     ];
 
     /// The name that goes into the key. At most 24 bytes; never changes.
@@ -55,6 +60,7 @@ impl Stream {
             Stream::Poison => "sim/poison",
             Stream::Policy => "sim/policy",
             Stream::Turns => "sim/turns",
+            Stream::FaultPlan => "sim/fault-plan",
         }
     }
 
@@ -71,19 +77,40 @@ impl Stream {
 /// One stream of draws.
 #[derive(Clone, Debug)]
 pub struct Entropy {
-    words: ChaCha8Rng,
+    /// Number of words of the buffer that are used up.
+    used: usize,
+    words: [u32; REFILL_WORDS],
+    blocks: ChaCha8Core,
 }
+
+/// Words of a refill.
+const REFILL_WORDS: usize = 64;
 
 impl Entropy {
     /// The start of `stream` in the run with `seed`.
     pub fn new(seed: u64, stream: Stream) -> Entropy {
-        Entropy { words: ChaCha8Rng::from_seed(stream.key(seed)) }
+        Entropy { used: REFILL_WORDS, words: [0; REFILL_WORDS], blocks: ChaCha8Core::from_seed(stream.key(seed)) }
     }
 
     /// The next 32 bits.
-    #[inline]
+    #[inline(always)]
     pub fn u32(&mut self) -> u32 {
-        self.words.next_u32()
+        match self.words.get(self.used) {
+            Some(word) => {
+                self.used += 1;
+                *word
+            }
+            None => self.refill(),
+        }
+    }
+
+    /// The first of the next 64 words.
+    #[cold]
+    #[inline(never)]
+    fn refill(&mut self) -> u32 {
+        self.blocks.generate(&mut self.words);
+        self.used = 1;
+        self.words[0]
     }
 
     /// The next 64 bits: two words of the stream, the low half first.
@@ -98,15 +125,20 @@ impl Entropy {
     ///
     /// # Panics
     /// When `n` is 0.
-    #[inline]
+    #[inline(always)]
     pub fn below(&mut self, n: u32) -> u32 {
         assert!(n > 0, "a draw below 0");
-        let mut product = u64::from(self.u32()) * u64::from(n);
-        if (product as u32) < n {
-            let short = n.wrapping_neg() % n;
-            while (product as u32) < short {
-                product = u64::from(self.u32()) * u64::from(n);
-            }
+        let product = u64::from(self.u32()) * u64::from(n);
+        if (product as u32) < n { self.below_again(product, n) } else { (product >> 32) as u32 }
+    }
+
+    /// The rest of [`Entropy::below`] when `product` may lie in the short slice.
+    #[cold]
+    #[inline(never)]
+    fn below_again(&mut self, mut product: u64, n: u32) -> u32 {
+        let short = n.wrapping_neg() % n;
+        while (product as u32) < short {
+            product = u64::from(self.u32()) * u64::from(n);
         }
         (product >> 32) as u32
     }
@@ -194,7 +226,7 @@ mod tests {
     }
 
     /// Computed by an independent implementation of ChaCha8 from the keys.
-    const KNOWN_WORDS: [[u32; 3]; 8] = [
+    const KNOWN_WORDS: [[u32; 3]; 9] = [
         [0x443c_7cc2, 0x2884_b3dc, 0xf5c7_4bad],
         [0x021c_1606, 0xf2ff_5f0c, 0x08a8_32fb],
         [0x0be8_cc4b, 0x3094_0662, 0xf160_2b6f],
@@ -203,5 +235,6 @@ mod tests {
         [0xd94c_0864, 0x368b_b426, 0x8e01_7e3c],
         [0xc451_b31e, 0xa6e5_cd1b, 0xc280_8cf9],
         [0x520b_b887, 0x9862_042d, 0x638a_8766],
+        [0xb15c_1b92, 0x5a25_9ce0, 0xf87e_9288],
     ];
 }

@@ -13,13 +13,18 @@
 //! | [`entropy`] | the one entropy source, in named streams |
 //! | [`replay`] | choice lists as text |
 //! | [`memory`] | RAM of real bytes with shadow; typed kernel pointers |
+//! | [`memory_model`] | store buffers, stale loads and dirty cache lines over the coherent bytes |
 //! | [`alloc`] | folio allocator and slab; what fails and what is handed out are choices |
 //! | [`cpu`], [`sync`] | what a program can do: accesses, locks, refcounts, wait queues |
 //! | [`device`] | DMA devices and remapping units (the silicon is the crate `iommu-model`) |
 //! | [`trace`], [`oracle`] | the one event stream, its hash, and its judges |
 //! | [`machine`] | all of it around one engine |
 //! | [`programs`] | small public concurrency programs, to measure policies with |
+//! | [`search`] | finding the first bug of a program, and how many schedules that takes |
+//! | [`figures`] | what all of this costs, measured, and the commands that measure it (no code) |
 //! | [`shared`] | the smallest way in: shared cells and a lock, without simulated memory |
+//!
+//! What the searches are worth, and how to repeat the figures: `docs/search.md`.
 //!
 //! `sim` knows no kernel: it is useful alone for any concurrent protocol over shared memory.
 
@@ -28,12 +33,16 @@ pub mod cpu;
 pub mod device;
 pub mod engine;
 pub mod entropy;
+#[doc = include_str!("../docs/figures.md")]
+pub mod figures {}
 pub mod machine;
 pub mod memory;
+pub mod memory_model;
 pub mod oracle;
 pub mod policy;
 pub mod programs;
 pub mod replay;
+pub mod search;
 pub mod shared;
 pub mod sync;
 pub mod trace;

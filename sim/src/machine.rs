@@ -1,6 +1,7 @@
 //! The machine: RAM, allocator, locks, CPUs, remapping units and devices around one engine, with one event stream.
 
 use std::cell::{Cell, Ref, RefCell};
+use std::pin::Pin;
 use std::rc::Rc;
 
 use iommu_model::addr::{Pa, Pfn};
@@ -8,11 +9,12 @@ use iommu_model::addr::{Pa, Pfn};
 use crate::alloc::{FrameAllocator, Zone, slab};
 use crate::cpu::Cpu;
 use crate::device::Fabric;
-use crate::engine::{ActorId, ChoiceKind, Core, Engine, Group, Life, Object};
+use crate::engine::{Actor, ActorId, ChoiceKind, Core, Engine, FutureActor, Group, Life, Object, Op, OpKind, Spawn};
 use crate::memory::{Bad, Frame, FrameState, Memory, ObjectState, SHARED, Tag};
-use crate::oracle::{Finding, Judge, Oracle, View};
+use crate::memory_model::{LINE_BYTES, MemoryModel, Overlay};
+use crate::oracle::{Access, Finding, Judge, Oracle, RaceDetector, RaceRules, View};
 use crate::sync::LockShadow;
-use crate::trace::{Event, EventKind, Flavor, Verb};
+use crate::trace::{Event, EventKind, Flavor, UnitId, Verb};
 
 /// How a kernel stopped itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -58,6 +60,17 @@ impl Default for CpuCosts {
     }
 }
 
+/// What can be chosen about a machine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct MachineConfig {
+    /// Keep the events, for reports.
+    pub keep_log: bool,
+    /// How CPUs order their accesses.
+    pub model: MemoryModel,
+    /// Look for data races, by these rules.
+    pub races: Option<RaceRules>,
+}
+
 /// Everything the actors of one run share.
 pub struct Machine {
     /// Engine core: announcements, choices.
@@ -72,12 +85,31 @@ pub struct Machine {
     pub(crate) locks: RefCell<LockShadow>,
     stop: RefCell<Option<Stop>>,
     scratch_only: Cell<bool>,
+    /// What lies over the coherent bytes; nothing under sequential consistency with walkers that snoop.
+    pub(crate) overlay: Option<Box<Overlay>>,
+    races: Option<Box<RefCell<RaceDetector>>>,
 }
 
 impl Machine {
-    /// A machine over `memory` (its frames already described) with the given hardware and oracles.
+    /// A sequentially consistent machine over `memory` (its frames already described) with the given hardware and oracles.
     pub fn new(core: Rc<Core>, memory: Memory, fabric: Fabric, oracles: Vec<Box<dyn Oracle>>, keep_log: bool) -> Rc<Machine> {
+        Machine::with_config(core, memory, fabric, oracles, MachineConfig { keep_log, ..MachineConfig::default() })
+    }
+
+    /// As [`Machine::new`], with all that can be chosen. Table fetches of units that report ECAP.C = 0 do not snoop.
+    pub fn with_config(
+        core: Rc<Core>,
+        memory: Memory,
+        fabric: Fabric,
+        oracles: Vec<Box<dyn Oracle>>,
+        config: MachineConfig,
+    ) -> Rc<Machine> {
+        let MachineConfig { keep_log, model, races } = config;
+        let walkers_snoop = fabric.units().iter().all(|slot| slot.unit.borrow().capabilities().coherent);
+        let overlay = Overlay::new(model, memory.frames.len(), walkers_snoop);
         Rc::new(Machine {
+            overlay,
+            races: races.map(|rules| Box::new(RefCell::new(RaceDetector::new(rules)))),
             core,
             fabric,
             costs: CpuCosts::default(),
@@ -100,6 +132,7 @@ impl Machine {
         let handle = cpu.clone();
         let id = engine.spawn(name, group, Life::Finite, program(cpu));
         handle.assume(id);
+        self.start_draining(name, id);
         id
     }
 
@@ -111,10 +144,57 @@ impl Machine {
     {
         let cpu = Cpu::new(self.clone());
         let handle = cpu.clone();
-        let actor = Box::new(crate::engine::FutureActor::new(self.core.clone(), program(cpu)));
-        let id = self.core.spawn(crate::engine::Spawn { name: name.to_owned(), group, life, actor });
+        let program = program(cpu);
+        let actor: Pin<Box<dyn Actor>> = if self.overlay.is_none() {
+            Box::pin(FutureActor::new(self.core.clone(), program))
+        } else {
+            let (machine, creator, cpu) = (self.clone(), self.core.current(), handle.clone());
+            self.settle_quiet(creator);
+            Box::pin(FutureActor::new(self.core.clone(), async move {
+                machine.wait_for_stores_of(creator).await;
+                cpu.order_after();
+                program.await;
+            }))
+        };
+        let id = self.core.spawn(Spawn { name: self.core.name(name), group, life, actor });
         handle.assume(id);
+        self.start_draining(name, id);
+        self.with_races(|races| races.create(self.core.current(), id));
         id
+    }
+
+    /// Tells the race detector, if there is one.
+    #[inline]
+    pub(crate) fn with_races(&self, tell: impl FnOnce(&mut RaceDetector)) {
+        if let Some(races) = &self.races {
+            tell(&mut races.borrow_mut());
+        }
+    }
+
+    /// Says which function the actor at work is in, for reports of races.
+    #[inline]
+    pub fn enter(&self, function: &'static str) {
+        self.with_races(|races| races.enter(self.core.current(), function));
+    }
+
+    #[cold]
+    fn judge_race(&self, access: Access) {
+        let Some(races) = &self.races else { return };
+        let race = races.borrow_mut().access(&access);
+        if let Some(race) = race {
+            let mut details = race.details;
+            details.extend(self.describe(access.pa));
+            self.violate("RACE", race.title, details);
+        }
+    }
+
+    /// Tells the race detector of an access of the actor at work.
+    #[inline]
+    pub(crate) fn note_access(&self, pa: Pa, bytes: u8, store: bool, flavor: Flavor, value: u64, old: u64) {
+        if self.races.is_some() {
+            let (actor, step) = (self.core.current(), self.core.steps());
+            self.judge_race(Access { actor, pa, bytes, store, flavor, value, old, step });
+        }
     }
 
     /// The memory, for reading.
@@ -127,9 +207,23 @@ impl Machine {
         self.judge.borrow()
     }
 
-    /// Changes shadow or bytes outside any step: set-up of a run.
+    /// Changes shadow or bytes outside any step: set-up of a run, or what takes no step of its own. Own buffered stores go before.
     pub fn with_memory<R>(&self, change: impl FnOnce(&mut Memory) -> R) -> R {
+        if self.overlay.is_some() {
+            self.settle_own();
+        }
+        self.change_memory(change)
+    }
+
+    /// Changes shadow or bytes and nothing else.
+    pub(crate) fn change_memory<R>(&self, change: impl FnOnce(&mut Memory) -> R) -> R {
         change(&mut self.memory.borrow_mut())
+    }
+
+    /// The word at `pa` (8-byte aligned) as a load of the actor at work would find it if nothing were stale: no step, no event.
+    pub fn peek(&self, pa: Pa) -> u64 {
+        let own = self.overlay.as_ref().and_then(|overlay| overlay.own_word(self.core.current(), pa));
+        own.unwrap_or_else(|| self.memory.borrow().ram.load(pa, 8))
     }
 
     /// Takes the memory out, for the next run.
@@ -151,13 +245,20 @@ impl Machine {
     #[inline(always)]
     fn emit_here(&self, kind: EventKind) {
         if self.judge.borrow_mut().take(self.core.steps(), self.core.current(), &kind) {
-            self.tell(kind);
+            self.tell(self.core.current(), kind);
         }
     }
 
-    fn tell(&self, kind: EventKind) {
+    /// Puts an event on the stream that another actor than the one at work has caused.
+    pub(crate) fn emit_as(&self, actor: ActorId, kind: EventKind) {
+        if self.judge.borrow_mut().take(self.core.steps(), actor, &kind) {
+            self.tell(actor, kind);
+        }
+    }
+
+    fn tell(&self, actor: ActorId, kind: EventKind) {
         let memory = self.memory.borrow();
-        let event = Event { step: self.core.steps(), actor: self.core.current(), era: memory.era, kind };
+        let event = Event { step: self.core.steps(), actor, era: memory.era, kind };
         if self.judge.borrow_mut().tell(&event, &View { memory: &memory, fabric: &self.fabric }) {
             self.core.halt();
         }
@@ -171,7 +272,12 @@ impl Machine {
     /// Records a finding and ends the run.
     pub fn violate(&self, property: &'static str, title: String, details: Vec<String>) {
         let (step, actor) = (self.core.steps(), self.core.current());
-        self.judge.borrow_mut().found(Finding { property, title, details, step, actor });
+        self.found(Finding { property, title, details, step, actor });
+    }
+
+    /// As [`Machine::violate`], for a finding of another actor.
+    pub(crate) fn found(&self, finding: Finding) {
+        self.judge.borrow_mut().found(finding);
         self.core.halt();
     }
 
@@ -183,9 +289,21 @@ impl Machine {
         self.core.halt();
     }
 
-    /// Asks the oracles about the end of the run.
+    /// Lets the last buffered stores reach memory and asks the oracles about the end of the run.
     pub fn finish(&self) {
+        self.drain_all();
         self.judge.borrow_mut().end(&View { memory: &self.memory.borrow(), fabric: &self.fabric });
+    }
+
+    /// True when a store is not a step but enters a store buffer.
+    #[inline]
+    pub(crate) fn buffers_stores(&self) -> bool {
+        self.overlay.as_ref().is_some_and(|overlay| overlay.buffers_stores())
+    }
+
+    /// True when even stores to memory nobody else can reach wait.
+    pub(crate) fn is_weak(&self) -> bool {
+        self.overlay.as_ref().is_some_and(|overlay| overlay.is_weak())
     }
 
     /// The physical address of `va` and whether others can reach it. A bad address counts as reachable: the access is a step,
@@ -204,8 +322,18 @@ impl Machine {
             let memory = self.memory.borrow();
             let pa = memory.direct_map(va)?;
             memory.judge(pa, bytes, false)?;
-            let value = if (pa.0 & 7) + u64::from(bytes) <= 8 { memory.ram.load(pa, bytes) } else { memory.ram.load_unaligned(pa, bytes) };
-            (pa, value, !checked || memory.ram.is_defined(pa, bytes))
+            let (value, defined) = match &self.overlay {
+                None => {
+                    let one_word = (pa.0 & 7) + u64::from(bytes) <= 8;
+                    let value = if one_word { memory.ram.load(pa, bytes) } else { memory.ram.load_unaligned(pa, bytes) };
+                    (value, !checked || memory.ram.is_defined(pa, bytes))
+                }
+                Some(overlay) => {
+                    let (value, defined) = overlay.load(&self.core, &memory, pa, bytes, flavor);
+                    (value, defined || !checked)
+                }
+            };
+            (pa, value, defined)
         };
         if !defined {
             let mut details = vec![format!("read of {bytes} bytes at pa {pa:#x} that nothing has written", pa = pa.0)];
@@ -214,6 +342,7 @@ impl Machine {
         }
         self.core.charge(self.costs.access);
         self.emit_here(EventKind::Load { pa, bytes, value, flavor });
+        self.note_access(pa, bytes, false, flavor, value, value);
         Ok(value)
     }
 
@@ -223,6 +352,10 @@ impl Machine {
             let pa = memory.direct_map(va)?;
             memory.judge(pa, bytes, true)?;
             memory.note_store(pa, actor, bytes, value);
+            if let Some(overlay) = &self.overlay {
+                let shared = !memory.is_private(pa, actor);
+                overlay.before_store(&self.core, &memory.ram, pa, bytes, actor, shared);
+            }
             let old = if (pa.0 & 7) + u64::from(bytes) <= 8 {
                 memory.ram.store(pa, bytes, value)
             } else {
@@ -233,12 +366,17 @@ impl Machine {
         self.core.charge(self.costs.access);
         let new = if bytes == 8 { value } else { value & ((1 << (bytes * 8)) - 1) };
         self.emit_here(EventKind::Store { pa, bytes, old, new, flavor });
+        self.note_access(pa, bytes, true, flavor, new, old);
         Ok(old)
     }
 
     /// Fills memory that only `actor` can reach, or that no actor runs beside: one event, no step.
     pub fn fill_at_once(&self, pa: Pa, bytes: u64, word: u64) {
-        self.memory.borrow_mut().ram.fill(pa, bytes, word, true);
+        let mut memory = self.memory.borrow_mut();
+        if let Some(overlay) = &self.overlay {
+            overlay.before_fill(&memory.ram, pa, bytes, self.core.current());
+        }
+        memory.ram.fill(pa, bytes, word, true);
     }
 
     /// Takes a block of frames for `tag`; the words keep whatever they had and count as undefined.
@@ -253,6 +391,10 @@ impl Machine {
                 memory.ram.undefine_frame(base);
             }
         }
+        if let Some(overlay) = &self.overlay {
+            overlay.forget(Pa(pfn.0 << 12), 4096 << order);
+        }
+        self.with_races(|races| races.allocate(actor, Pa(pfn.0 << 12), 4096 << order));
         self.core.charge(self.costs.allocate);
         self.emit(EventKind::FramesTaken { pfn, order, tag });
         Some(pfn)
@@ -275,6 +417,7 @@ impl Machine {
         self.check_no_lock_held_in(Pa(pfn.0 << 12), 4096 << order);
         let tag = self.memory.borrow().frames[pfn.0 as usize].tag;
         let actor = self.core.current();
+        self.with_races(|races| races.free(actor, Pa(pfn.0 << 12), 4096 << order));
         self.frames.borrow_mut().give(&mut self.memory.borrow_mut(), &self.core, pfn, order, actor);
         self.core.charge(self.costs.allocate);
         self.emit(EventKind::FramesFreed { pfn, order, tag });
@@ -292,6 +435,10 @@ impl Machine {
                 slab::take_slot(&mut self.memory.borrow_mut(), &self.core, bytes, tag, actor)?
             }
         };
+        if let Some(overlay) = &self.overlay {
+            overlay.forget(pa, u64::from(bytes));
+        }
+        self.with_races(|races| races.allocate(actor, pa, u64::from(bytes)));
         self.core.charge(self.costs.allocate);
         self.emit(EventKind::ObjectTaken { pa, bytes, tag });
         Some(pa)
@@ -308,6 +455,7 @@ impl Machine {
         let given = slab::give_slot(&mut self.memory.borrow_mut(), &self.core, pa, actor);
         match given {
             Ok(tag) => {
+                self.with_races(|races| races.free(actor, pa, bytes));
                 self.core.charge(self.costs.allocate);
                 self.emit(EventKind::ObjectFreed { pa, tag });
             }
@@ -348,6 +496,8 @@ impl Machine {
         for group in groups {
             self.core.forget(*group);
         }
+        self.drain_for_jump();
+        self.with_races(RaceDetector::jump);
         let poison = self.core.choose(ChoiceKind::Poison, 3);
         let era = {
             let mut memory = self.memory.borrow_mut();
@@ -370,6 +520,9 @@ impl Machine {
                 frame.version += 1;
                 if state == FrameState::Free && memory.ram.is_touched(pfn.0) {
                     let pa = Pa(pfn.0 << 12);
+                    if let Some(overlay) = self.overlay.as_deref().filter(|_| poison != 0) {
+                        overlay.frame_was_replaced(pfn.0);
+                    }
                     match poison {
                         0 => memory.ram.undefine_frame(pa),
                         1 => memory.ram.fill(pa, 4096, 0, false),
@@ -434,6 +587,46 @@ impl Machine {
             0
         };
         Some([first, second])
+    }
+
+    /// The step in which a CPU's store of `bytes` bytes at `pa` reaches the caches.
+    pub(crate) fn store_op(&self, pa: Pa, bytes: u8) -> Op {
+        let op = Op::new(OpKind::Write, Object(pa.0), u16::from(bytes));
+        match &self.overlay {
+            Some(overlay) if overlay.has_dirty_lines() => op.over_lines(LINE_BYTES),
+            _ => op,
+        }
+    }
+
+    /// The step in which the table walker of `unit` fetches `bytes` bytes at `pa`.
+    pub fn fetch_op(&self, unit: UnitId, pa: Pa, bytes: u16) -> Op {
+        let op = Op::new(OpKind::Fetch, Object(pa.0), bytes);
+        if self.fabric.snoops(unit) { op } else { op.over_lines(LINE_BYTES) }
+    }
+
+    /// Reads one or two words, inside the step at hand, as the table walker of `unit` does: dirty lines are behind where it does not
+    /// snoop. None where there is no RAM.
+    pub fn fetch_words(&self, unit: UnitId, pa: Pa, nr: usize) -> Option<[u64; 2]> {
+        let words = self.read_words(pa, nr)?;
+        let Some(overlay) = self.overlay.as_deref().filter(|_| !self.fabric.snoops(unit)) else { return Some(words) };
+        let memory = self.memory.borrow();
+        let aligned = pa.0 & !7;
+        let second = if nr > 1 { overlay.fetch(&self.core, &memory.ram, Pa(aligned + 8)) } else { 0 };
+        Some([overlay.fetch(&self.core, &memory.ram, Pa(aligned)), second])
+    }
+
+    /// Stores as a device does: coherently. The caller has made sure that there is RAM. Returns what was there.
+    pub(crate) fn store_by_device(&self, pa: Pa, bytes: u8, value: u64) -> u64 {
+        let mut memory = self.memory.borrow_mut();
+        if let Some(overlay) = &self.overlay {
+            overlay.before_dma_write(&memory.ram, pa, bytes);
+        }
+        memory.ram.store(pa, bytes, value)
+    }
+
+    /// The CPU in whose cache the line of `pa` is dirty, where that can matter: a unit does not snoop.
+    pub fn dirty_line_owner(&self, pa: Pa) -> Option<ActorId> {
+        self.overlay.as_ref()?.line_owner(pa)
     }
 
     /// Wakes every actor that waits for the word at `pa` to change.

@@ -23,13 +23,17 @@
 //! assert!(lost.is_some(), "no seed lost an update");
 //! ```
 
+mod sync;
+
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::Future;
 use std::rc::Rc;
 
-use crate::engine::{Burst, Core, Engine, FutureActor, Group, Life, Object, Op, OpKind, Recorded, Spawn};
-use crate::policy::{Exhaustive, Policy};
+pub use sync::{Barrier, Condvar, Lock, RwLock, Semaphore};
+
+use crate::engine::{ActorId, Burst, Core, Engine, FutureActor, Group, Life, Object, Op, OpKind, Recorded, Spawn};
+use crate::policy::{Explorer, Policy};
 
 /// What creating an actor touches.
 const ACTOR_TABLE: Object = Object::free_list(1 << 40);
@@ -44,6 +48,8 @@ pub struct World {
 struct Inner {
     next_address: Cell<u64>,
     failure: RefCell<Option<String>>,
+    /// A failed check does not end the run.
+    goes_on: Cell<bool>,
 }
 
 /// How a run of a [`World`] ended.
@@ -69,7 +75,7 @@ impl Outcome {
 impl World {
     /// An empty world whose choices are answered by `policy`.
     pub fn new(policy: Box<dyn Policy>) -> World {
-        let inner = Inner { next_address: Cell::new(0x1000), failure: RefCell::new(None) };
+        let inner = Inner { next_address: Cell::new(0x1000), failure: RefCell::new(None), goes_on: Cell::new(false) };
         World { core: Rc::new(Core::new(policy)), inner: Rc::new(inner) }
     }
 
@@ -83,9 +89,39 @@ impl World {
         Shared { core: self.core.clone(), object: self.address(), value: Rc::new(Cell::new(value)) }
     }
 
+    /// New shared cells, all with the same value: an array each of whose elements is an object of its own.
+    pub fn cells<T: Copy>(&self, nr: usize, value: T) -> Rc<[Shared<T>]> {
+        (0..nr).map(|_| self.cell(value)).collect()
+    }
+
     /// A new lock, free.
     pub fn lock(&self) -> Lock {
-        Lock { core: self.core.clone(), object: self.address(), held: Rc::new(Cell::new(false)) }
+        Lock::new(self.core.clone(), self.address())
+    }
+
+    /// A new lock for readers and writers, free.
+    pub fn rwlock(&self) -> RwLock {
+        RwLock::new(self.core.clone(), self.address())
+    }
+
+    /// A new condition variable that nobody waits for.
+    pub fn condvar(&self) -> Condvar {
+        Condvar::new(self.core.clone(), self.address())
+    }
+
+    /// A new semaphore with `permits` permits.
+    pub fn semaphore(&self, permits: u32) -> Semaphore {
+        Semaphore::new(self.core.clone(), self.address(), permits)
+    }
+
+    /// A new barrier that lets actors go on in groups of `nr_parties`.
+    pub fn barrier(&self, nr_parties: u32) -> Barrier {
+        Barrier::new(self.core.clone(), self.address(), nr_parties)
+    }
+
+    /// Pauses: one step that touches nothing, put last by policies that go by priorities. For the inside of spinning loops.
+    pub async fn pause(&self) {
+        self.core.step(Op::pause()).await;
     }
 
     /// Starts an actor that the run waits for. Not a step by itself; the actor's own first step touches nothing.
@@ -105,12 +141,20 @@ impl World {
         self.spawn(name, program)
     }
 
-    /// Records a failure and ends the run unless `holds`. The first failure counts.
+    /// Records a failure and ends the run unless `holds`. The first failure counts. Under a search that learns from whole runs
+    /// ([`Explorer::needs_whole_runs`], [`World::set_goes_on`]) the run goes on, and so does the caller.
     pub fn check(&self, holds: bool, what: &str) {
         if !holds {
             self.inner.failure.borrow_mut().get_or_insert_with(|| what.to_owned());
-            self.core.halt();
+            if !self.inner.goes_on.get() {
+                self.core.halt();
+            }
         }
+    }
+
+    /// Whether a failed check is recorded only, so that the run goes on, instead of ending it.
+    pub fn set_goes_on(&self, goes_on: bool) {
+        self.inner.goes_on.set(goes_on);
     }
 
     /// Runs to the end, or for `steps_max` steps.
@@ -123,24 +167,26 @@ impl World {
         self.run_bursts(steps_max, 8, stop)
     }
 
-    /// Makes every run of the program that `setup` spawns, as `exhaustive` understands it: at most `runs_max` runs of at most
+    /// Makes every run of the program that `setup` spawns, as `explorer` understands it: at most `runs_max` runs of at most
     /// `steps_max` steps.
-    pub fn explore(exhaustive: &mut Exhaustive, runs_max: u64, steps_max: u64, setup: impl Fn(&World)) -> Explored {
+    pub fn explore(explorer: &mut impl Explorer, runs_max: u64, steps_max: u64, setup: impl Fn(&World)) -> Explored {
         let mut explored = Explored::default();
         while explored.runs + explored.redundant < runs_max {
-            let Some(policy) = exhaustive.next_policy() else {
+            let Some(policy) = explorer.next_policy() else {
                 explored.complete = explored.bounded == 0;
                 break;
             };
             let world = World::new(policy);
+            world.set_goes_on(explorer.needs_whole_runs());
             setup(&world);
-            let outcome = world.run_until(steps_max, || exhaustive.is_redundant());
-            if exhaustive.is_redundant() {
+            let outcome = world.run_until(steps_max, || explorer.is_redundant());
+            if explorer.is_redundant() {
                 explored.redundant += 1;
                 continue;
             }
             explored.runs += 1;
-            explored.bounded += u64::from(outcome.burst == Burst::Spent);
+            let cut = outcome.burst == Burst::Spent || outcome.burst == Burst::Halted && explorer.needs_whole_runs();
+            explored.bounded += u64::from(cut);
             if outcome.is_bug() {
                 explored.bugs += 1;
                 explored.first_bug.get_or_insert(outcome);
@@ -167,16 +213,15 @@ impl World {
 
     fn spawn_as(&self, name: &str, life: Life, program: impl Future<Output = ()> + 'static) -> Task {
         let done = Rc::new(Cell::new(false));
-        let task = Task { core: self.core.clone(), object: self.address(), done: done.clone() };
-        let (core, object) = (self.core.clone(), task.object);
+        let (core, object, ended) = (self.core.clone(), self.address(), done.clone());
         let program = async move {
             program.await;
-            done.set(true);
+            ended.set(true);
             core.wake(object);
         };
-        let actor = Box::new(FutureActor::new(self.core.clone(), program));
-        self.core.spawn(Spawn { name: name.to_owned(), group: Group(0), life, actor });
-        task
+        let actor = Box::pin(FutureActor::new(self.core.clone(), program));
+        let id = self.core.spawn(Spawn { name: self.core.name(name), group: Group(0), life, actor });
+        Task { core: self.core.clone(), object, id, done }
     }
 
     /// Objects lie a cache line apart, so that no two of them overlap.
@@ -194,7 +239,7 @@ pub struct Explored {
     pub runs: u64,
     /// Runs begun and cut because they repeated another one's order.
     pub redundant: u64,
-    /// Runs that hit the bound on steps: no verdict.
+    /// Runs that hit the bound on steps, or were ended though the search needs whole runs: no verdict.
     pub bounded: u64,
     /// Runs that showed a bug.
     pub bugs: u64,
@@ -222,6 +267,7 @@ impl fmt::Display for Explored {
 pub struct Task {
     core: Rc<Core>,
     object: Object,
+    id: ActorId,
     done: Rc<Cell<bool>>,
 }
 
@@ -231,6 +277,8 @@ impl Task {
         while !self.done.get() {
             self.core.block(self.object).await;
         }
+        // Also when nothing had to be waited for: no announcement says so.
+        self.core.follows(self.id);
     }
 }
 
@@ -298,35 +346,5 @@ impl<T: Copy + PartialEq> Shared<T> {
     pub async fn cas(&self, expected: T, new: T) -> Result<T, T> {
         let found = self.update(|value| if value == expected { new } else { value }).await;
         if found == expected { Ok(found) } else { Err(found) }
-    }
-}
-
-/// A sleeping lock. Who finds it held waits without steps until it is released, then tries again. Clones are handles.
-#[derive(Clone)]
-pub struct Lock {
-    core: Rc<Core>,
-    object: Object,
-    held: Rc<Cell<bool>>,
-}
-
-impl Lock {
-    /// Takes the lock: one step when it is free, and one for every attempt that finds it held.
-    pub async fn lock(&self) {
-        self.core.step(Op::new(OpKind::Lock, self.object, 8)).await;
-        while self.held.get() {
-            self.core.block(self.object).await;
-            self.core.step(Op::new(OpKind::Lock, self.object, 8)).await;
-        }
-        self.held.set(true);
-    }
-
-    /// Releases the lock: one step.
-    ///
-    /// # Panics
-    /// When the lock is free: the program is wrong.
-    pub async fn unlock(&self) {
-        self.core.step(Op::new(OpKind::Unlock, self.object, 8)).await;
-        assert!(self.held.replace(false), "unlock of a free lock");
-        self.core.wake(self.object);
     }
 }

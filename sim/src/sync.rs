@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 use crate::cpu::Cpu;
 use crate::engine::{ActorId, Object, Op, OpKind};
 use crate::memory::{Memory, Ptr, Scalar};
-use crate::trace::{EventKind, LockKind};
+use crate::trace::{EventKind, Flavor, LockKind};
 
 /// `struct mutex`: the owner word. 0 is free, else actor + 1.
 #[derive(Clone, Copy, Debug)]
@@ -170,7 +170,9 @@ impl Cpu {
         loop {
             let (_, shared) = self.machine.reach(va, self.id());
             if shared {
-                self.machine.core.step(Op::new(OpKind::Lock, Object(pa.0), 8)).await;
+                self.step(Op::new(OpKind::Lock, Object(pa.0), 8)).await;
+            } else {
+                self.machine.settle_quiet(self.id());
             }
             let mine = u64::from(self.id().0) + 1;
             let seen = self.read_now(word).await;
@@ -185,6 +187,7 @@ impl Cpu {
                 self.machine.core.charge(self.machine.costs.atomic);
                 self.machine.locks.borrow_mut().take(self.id(), Held { lock: pa, kind });
                 self.machine.emit(EventKind::Locked { pa, kind });
+                self.machine.with_races(|races| races.acquire(self.id(), pa));
                 return;
             }
             if kind != LockKind::Read && self.machine.locks.borrow().held_by(self.id()).iter().any(|held| held.lock == pa) {
@@ -198,8 +201,12 @@ impl Cpu {
     async fn release(&self, pa: Pa, va: u64, kind: LockKind) {
         let word: Ptr<u64> = Ptr::new(va);
         let (_, shared) = self.machine.reach(va, self.id());
-        if shared {
-            self.machine.core.step(Op::new(OpKind::Unlock, Object(pa.0), 8)).await;
+        // A spinlock is released by a plain store, the others by an atomic operation.
+        let buffered = shared && kind == LockKind::Spin && self.machine.buffers_stores();
+        if shared && !buffered {
+            self.step(Op::new(OpKind::Unlock, Object(pa.0), 8)).await;
+        } else if !shared {
+            self.machine.settle_quiet(self.id());
         }
         let seen = self.read_now(word).await;
         if self.machine.locks.borrow_mut().drop_held(self.id(), pa).is_none() {
@@ -207,6 +214,14 @@ impl Cpu {
             self.machine.violate("LOCK", "unlock of a lock that is not held".to_owned(), details);
         }
         let new = if kind == LockKind::Read { seen.wrapping_sub(1) } else { 0 };
+        self.machine.with_races(|races| races.release(self.id(), pa));
+        if buffered {
+            if let Err(bad) = self.buffer_store(va, 8, new, Flavor::Atomic, true).await {
+                match self.bad_lock(va, bad).await {}
+            }
+            self.machine.emit(EventKind::Unlocked { pa, kind });
+            return;
+        }
         self.write_now(word, new).await;
         self.machine.emit(EventKind::Unlocked { pa, kind });
         self.machine.core.wake(Object(pa.0));
@@ -224,7 +239,7 @@ impl Cpu {
 
     /// Reads inside the step at hand.
     async fn read_now<T: Scalar>(&self, at: Ptr<T>) -> T {
-        match self.machine.perform_load(at.value(), T::BYTES, crate::trace::Flavor::Atomic, true) {
+        match self.machine.perform_load(at.value(), T::BYTES, Flavor::Atomic, true) {
             Ok(value) => T::from_bits(value),
             Err(bad) => match self.bad_lock(at.value(), bad).await {},
         }
@@ -232,7 +247,7 @@ impl Cpu {
 
     /// Writes inside the step at hand.
     async fn write_now<T: Scalar>(&self, at: Ptr<T>, value: T) {
-        if let Err(bad) = self.machine.perform_store(at.value(), T::BYTES, value.to_bits(), crate::trace::Flavor::Atomic, self.id()) {
+        if let Err(bad) = self.machine.perform_store(at.value(), T::BYTES, value.to_bits(), Flavor::Atomic, self.id()) {
             match self.bad_lock(at.value(), bad).await {}
         }
     }
@@ -275,11 +290,16 @@ impl Cpu {
     /// `wait_event(queue, condition)`, one turn: sleeps until somebody wakes `queue`. The caller tests its condition around it.
     pub async fn sleep_on(&self, queue: Ptr<WaitQueue>) {
         self.might_sleep("wait_event");
+        if self.catch_up() {
+            return;
+        }
         self.machine.core.block(Object(queue.pa().0)).await;
+        self.machine.with_races(|races| races.acquire(self.id(), queue.pa()));
     }
     /// `wake_up_all(queue)`.
     pub async fn wake_up(&self, queue: Ptr<WaitQueue>) {
         self.step(Op::new(OpKind::Write, Object(queue.pa().0), 8)).await;
+        self.machine.with_races(|races| races.release(self.id(), queue.pa()));
         self.machine.core.wake(Object(queue.pa().0));
     }
 }

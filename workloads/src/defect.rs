@@ -69,11 +69,38 @@ defects! {
     UnpreserveWrongOrder = "unpreserve-wrong-order", "unexplained", "reverse of kho_unpreserve_folio order";
     /// Domain ids in use by preserved devices are not reserved.
     DomainIdNotReserved = "did-not-reserved", "I9", "reverse of series patch 08";
+    /// memfd unpreserve leaves the folios pinned.
+    UnpreserveKeepsPins = "unpreserve-keeps-pins", "L1", "reverse of unpin in memfd_luo_unpreserve";
+    /// A preserve of an iommufd that fails leaves the address space immutable.
+    RollbackKeepsImmutable = "rollback-keeps-immutable", "L1", "reverse of the error path of iommufd_save_hwpt";
+    /// A preserve of an iommufd that fails keeps its hold on the HWPT.
+    RollbackLeaksHold = "rollback-leaks-hold", "L1", "reverse of the error path of iommufd preserve";
+    /// A file whose preserve failed stays in the set of preserved files.
+    PreserveFdStaysBusy = "preserve-fd-stays-busy", "unexplained", "reverse of the error path of luo_preserve_file";
+    /// The restore of a tree leaves out its lowest tables.
+    RestoreSkipsTable = "restore-skips-table", "adoption", "reverse of the restore walk of generic_pt";
     /// A preserved folio is migrated: the memfd hands the device's page to somebody else.
     WrongFrameMapped = "wrong-frame-mapped", "I3", "leaf written with the neighbour's frame";
+    /// Leaves stay in the CPU's cache: a walker that does not snoop misses them. Needs `coherent-walker=no`.
+    LeafNotFlushed = "leaf-not-flushed", "availability", "reverse of the flush at the end of __map_range_leaf()";
+    /// A mapper goes on below a table that another one has installed and not yet flushed. Needs `coherent-walker=no`.
+    ParentNotFlushed = "LU-092", "availability", "reverse of 81b3c2521844 in the generic page table";
+    /// A context entry stays in the CPU's cache. Needs `coherent-walker=no`.
+    ContextNotFlushed = "context-not-flushed", "availability", "reverse of clflush_cache_range() in domain_context_mapping_one()";
+    /// The queue's doorbell is rung without a barrier behind the descriptors. Needs `memory-model=weak`.
+    DoorbellRelaxed = "doorbell-relaxed", "I8", "writel_relaxed() in qi_submit_sync()";
 }
 
 impl Defect {
+    /// Settings without which the defect cannot show.
+    pub const fn needs(self) -> &'static [(&'static str, u64)] {
+        match self {
+            Defect::LeafNotFlushed | Defect::ParentNotFlushed | Defect::ContextNotFlushed => &[("coherent-walker", 0)],
+            Defect::DoorbellRelaxed => &[("memory-model", 2)],
+            _ => &[],
+        }
+    }
+
     /// Looks a defect up by id.
     pub fn by_id(id: &str) -> Option<Defect> {
         Defect::ALL.iter().copied().find(|defect| defect.id() == id)

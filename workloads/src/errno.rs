@@ -43,7 +43,9 @@ errnos! {
     ENODEV = 19;
     /// Invalid argument.
     EINVAL = 22;
-    /// Inappropriate ioctl.
+    /// No free descriptor.
+    EMFILE = 24;
+    /// Not a request for this file.
     ENOTTY = 25;
     /// No space left.
     ENOSPC = 28;
@@ -63,4 +65,6 @@ errnos! {
     EOPNOTSUPP = 95;
     /// Timed out.
     ETIMEDOUT = 110;
+    /// Given up by the caller itself.
+    ECANCELED = 125;
 }

@@ -4,7 +4,9 @@
 //! property, its title, the kernel function in which it shows, and the failure that must have been injected.
 //! `workloads/docs/findings.md` tells the story of each. A planted defect is never masked.
 
-use crate::run::{Counts, RunSpec};
+use crate::mark::Mark;
+use crate::run::{Counts, Failure, RunSpec};
+use crate::{callee, tag};
 
 /// One listed finding.
 #[derive(Clone, Copy, Debug)]
@@ -19,12 +21,14 @@ pub struct Known {
     pub title: &'static str,
     /// Functions in which it shows.
     pub functions: &'static [&'static str],
-    /// Classes of failures one of which was injected; empty: it needs none.
-    pub injected: &'static [u16],
+    /// Failures one of which was injected; empty: it needs none.
+    pub injected: &'static [Failure],
+    /// A mark that was hit before.
+    pub mark: Option<Mark>,
 }
 
-/// Class of a failing id allocation in the VT-d driver.
-const DOMAIN_ID_RESERVATION: u16 = 201;
+/// A failing id allocation in the VT-d driver.
+const DOMAIN_ID_RESERVATION: Failure = Failure::in_callee(callee::IDA);
 
 const ALL_REVISIONS: &[&str] = &["v1", "v2", "tip", "tip-reclaim"];
 
@@ -37,6 +41,7 @@ pub const LISTED: &[Known] = &[
         title: "null-pointer-dereference in read in iopt_check_liveupdate_areas",
         functions: &["iopt_check_liveupdate_areas"],
         injected: &[],
+        mark: None,
     },
     Known {
         id: "F2",
@@ -44,7 +49,18 @@ pub const LISTED: &[Known] = &[
         property: "I1",
         title: "freed-page-is-reachable",
         functions: &["memfd_luo_discard_folios", "memfd_luo_retrieve_folios", "shmem_evict_inode"],
-        injected: &[2, 10, 19, 20, 21, 30, 46, 47],
+        injected: &[
+            Failure::in_callee(callee::COPY_USER),
+            Failure::in_callee(callee::ANON_INODE),
+            Failure::in_callee(callee::VM_AREA),
+            Failure::in_callee(callee::CHARGE),
+            Failure::in_callee(callee::ACCT_BLOCKS),
+            Failure::of(tag::VMALLOC),
+            Failure::of(tag::FILE),
+            Failure::of(tag::SHMEM_INODE),
+            Failure::of(tag::XA_NODE),
+        ],
+        mark: None,
     },
     Known {
         id: "F3",
@@ -53,6 +69,7 @@ pub const LISTED: &[Known] = &[
         title: "domain-id-in-use-is-given-out",
         functions: &[],
         injected: &[DOMAIN_ID_RESERVATION],
+        mark: None,
     },
     Known {
         id: "F3",
@@ -61,6 +78,7 @@ pub const LISTED: &[Known] = &[
         title: "dma-read-lands-outside-mapping",
         functions: &[],
         injected: &[DOMAIN_ID_RESERVATION],
+        mark: None,
     },
     Known {
         id: "F3",
@@ -69,6 +87,25 @@ pub const LISTED: &[Known] = &[
         title: "dma-write-lands-outside-mapping",
         functions: &[],
         injected: &[DOMAIN_ID_RESERVATION],
+        mark: None,
+    },
+    Known {
+        id: "F4",
+        kernels: ALL_REVISIONS,
+        property: "adoption",
+        title: "device-walks-tables-nobody-restored",
+        functions: &[],
+        injected: &[],
+        mark: Some(Mark::DeviceNotRestored),
+    },
+    Known {
+        id: "F4",
+        kernels: ALL_REVISIONS,
+        property: "availability",
+        title: "valid-mapping-faults-after-the-jump",
+        functions: &[],
+        injected: &[],
+        mark: Some(Mark::DeviceNotRestored),
     },
 ];
 
@@ -82,7 +119,8 @@ pub fn lookup(spec: &RunSpec, property: &str, title: &str, function: Option<&str
             && known.title == title
             && known.kernels.iter().any(|name| *name == spec.outgoing.name || *name == spec.incoming.name)
             && (known.functions.is_empty() || function.is_some_and(|function| known.functions.contains(&function)))
-            && (known.injected.is_empty() || known.injected.iter().any(|class| counts.injected.contains_key(class)))
+            && (known.injected.is_empty() || known.injected.iter().any(|failure| counts.injected.contains_key(failure)))
+            && known.mark.is_none_or(|mark| counts.marks[mark as usize] > 0)
     };
     LISTED.iter().find(matches).map(|known| known.id)
 }

@@ -6,6 +6,7 @@ compile_error!(
 );
 
 pub mod abi;
+pub mod callee;
 pub mod canary;
 pub mod command;
 pub mod defect;

@@ -58,6 +58,19 @@ pub fn setting(key: &str, value: u64) -> Result<(&'static str, u64), String> {
     Ok((parameter.key, value))
 }
 
+/// The value of a setting: a number, or one of the names its values have.
+///
+/// # Errors
+/// Says what a number looks like, or which names there are.
+pub fn setting_value(key: &str, text: &str) -> Result<u64, String> {
+    let names = PARAMETERS.iter().find(|parameter| parameter.key == key).map_or(&[][..], |parameter| parameter.names);
+    match names.iter().position(|name| *name == text) {
+        Some(value) => Ok(value as u64),
+        None if names.is_empty() => number(text),
+        None => number(text).map_err(|_| format!("setting `{key}` is one of {}, not `{}`", names.join(", "), shortened(text, 40))),
+    }
+}
+
 /// A number of 64 bits in decimal or, after `0x`, hex; `_` between digits is allowed.
 ///
 /// # Errors

@@ -20,6 +20,8 @@ pub struct UnitTopology {
     pub psc_entries: u16,
     /// CAP.SSLPS: 2 MiB leaves.
     pub superpage_2m: bool,
+    /// ECAP.C: table walks snoop CPU caches.
+    pub coherent: bool,
 }
 
 /// One PCI device.

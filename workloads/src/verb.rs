@@ -97,6 +97,8 @@ verbs! {
     QUIESCENT = 61;
     /// Every session of the update was finished with success and closed.
     ALL_FINISHED = 62;
+    /// An allocation found no free memory. Args: tag, bytes.
+    NO_MEMORY = 63;
 }
 
 /// Packs up to 32 bytes of a name into the arguments of a note.

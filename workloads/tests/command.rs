@@ -243,15 +243,31 @@ fn a_snapshot_at_no_mark_is_a_usage_error_and_at_one_never_hit_selects_nothing()
 }
 
 #[test]
-fn a_hosted_run_tells_what_it_came_to() {
+fn a_hosted_run_leaves_a_file_that_replays_it() {
     let folder = Folder::new("hosted");
     let output = folder.lurch(&["run", "update-with-dma", "--hosted", "--message-format", "json"]);
     code(&output, 0);
     let line = &lines(&output)[0];
-    assert_eq!((&line["type"], &line["verdict"]), (&Value::from("hosted"), &Value::from("clean")));
-    assert!(line["calls"].as_u64().is_some_and(|calls| calls > 20));
-    assert!(out(&folder.lurch(&["run", "update-with-dma", "--hosted"])).contains("calls by message"));
-    code(&folder.lurch(&["run", "update-with-dma", "--hosted", "--trace", "text"]), 2);
+    assert_eq!((&line["type"], &line["verdict"]), (&Value::from("verdict"), &Value::from("clean")));
+    let file = line["seed_file"].as_str().expect("no token carries it");
+    let replay = folder.lurch(&["replay", file, "--expected", "--message-format", "json"]);
+    code(&replay, 0);
+    assert_eq!(lines(&replay)[0]["trace_hash"], line["trace_hash"]);
+    let plain = folder.lurch(&["run", "update-with-dma", "--message-format", "json"]);
+    assert_ne!(lines(&plain)[0]["trace_hash"], line["trace_hash"]);
+}
+
+#[test]
+fn a_hosted_sweep_finds_the_same_with_one_job_and_with_two() {
+    let folder = Folder::new("hosted-sweep");
+    let sweep = |jobs: &str| {
+        let args = ["sweep", "update-with-dma", "--hosted", "--runs", "24", "--jobs", jobs, "--no-canaries", "--message-format", "json"];
+        let output = folder.lurch(&args);
+        let lines = lines(&output);
+        let last = lines.last().expect("a summary");
+        (last["runs"].clone(), last["distinct"].clone(), last["steps"].clone())
+    };
+    assert_eq!(sweep("1"), sweep("2"));
 }
 
 /// A seed file, written by a run.
@@ -318,6 +334,20 @@ fn the_bench_prints_rates() {
     let output = folder.lurch(&["bench", "--json", "--time-budget", "200ms"]);
     code(&output, 0);
     assert!(lines(&output).iter().all(|line| line["type"] == "bench" && line["per_s"].as_f64().is_some_and(|rate| rate > 0.0)));
+}
+
+#[test]
+fn the_bench_of_searches_prints_schedules_to_the_first_bug_beside_what_was_published() {
+    let folder = Folder::new("bench-search");
+    let output = folder.lurch(&["bench", "--search", "--json", "--trials", "3", "--runs", "500"]);
+    code(&output, 0);
+    let lines = lines(&output);
+    assert!(lines.iter().all(|line| line["type"] == "search" && line["published"].is_array()));
+    let surw = lines.iter().find(|line| line["program"] == "lazy01" && line["search"] == "surw").expect("a row for each program");
+    assert_eq!((surw["found"].as_u64(), surw["trials"].as_u64()), (Some(3), Some(3)));
+    assert!(surw["mean"].as_f64().is_some_and(|mean| (1.0..100.0).contains(&mean)));
+    code(&folder.lurch(&["bench", "--search", "--trials", "0"]), 2);
+    code(&folder.lurch(&["bench", "--trials", "3"]), 2);
 }
 
 #[test]

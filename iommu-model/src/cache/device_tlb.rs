@@ -141,7 +141,7 @@ impl DeviceTlb {
         };
         self.sizes |= 1 << (level - 1);
         let key = key(DomainId(0), space_of(open.pasid), level, number);
-        self.store.insert(number, key, &entry, &mut self.words, |ways| ask(d, Question::EvictDeviceTlb { ways }));
+        self.store.insert(number, key, entry, &mut self.words, |ways| ask(d, Question::EvictDeviceTlb { ways }));
         self.words.release(provenance);
         true
     }

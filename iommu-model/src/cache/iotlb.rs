@@ -190,7 +190,7 @@ impl IotlbCache {
         let number = entry.page.0 >> shift;
         self.sizes |= 1 << (level - 1);
         let key = key(entry.domain, space_of(entry.pasid), level, number);
-        self.store.insert(number, key, entry, words, |ways| ask(d, Question::EvictIotlb { ways }));
+        self.store.insert(number, key, *entry, words, |ways| ask(d, Question::EvictIotlb { ways }));
     }
 
     pub(crate) fn retain(&mut self, words: &mut Words, keep: impl FnMut(&IotlbEntry) -> bool) -> u32 {

@@ -109,7 +109,7 @@ impl PscCache {
         let prefix = entry.first.0 >> page_shift(level);
         let key = key(entry.domain, space_of(entry.pasid), prefix);
         let store = &mut self.levels[usize::from(level - FIRST_LEVEL)];
-        store.insert(prefix, key, entry, words, |ways| ask(d, Question::EvictPsc { ways, level }));
+        store.insert(prefix, key, *entry, words, |ways| ask(d, Question::EvictPsc { ways, level }));
     }
 
     pub(crate) fn retain(&mut self, words: &mut Words, mut keep: impl FnMut(&PscEntry) -> bool) -> u32 {

@@ -194,7 +194,7 @@ impl<T: Cached> Store<T> {
 
     /// Stores an entry, replacing one with the same key, else into a free way, else where `choose` says.
     #[inline(always)]
-    pub(crate) fn insert(&mut self, index: u64, key: Key, entry: &T, words: &mut Words, choose: impl FnOnce(u32) -> u32) {
+    pub(crate) fn insert(&mut self, index: u64, key: Key, entry: T, words: &mut Words, choose: impl FnOnce(u32) -> u32) {
         if self.is_off() {
             return;
         }
@@ -203,7 +203,7 @@ impl<T: Cached> Store<T> {
         let (mut at, found) = self.cell_of(key);
         if let Some(slot) = found {
             let place = Place(slot);
-            let old = core::mem::replace(&mut self.slots[slot as usize].entry, *entry);
+            let old = core::mem::replace(&mut self.slots[slot as usize].entry, entry);
             words.release(old.words());
             return self.touch(place);
         }
@@ -218,7 +218,7 @@ impl<T: Cached> Store<T> {
         };
         self.cells[at] = Cell { key, slot: place.0, epoch: self.epoch };
         let slot = &mut self.slots[place.0 as usize];
-        (slot.key, slot.entry) = (key, *entry);
+        (slot.key, slot.entry) = (key, entry);
         self.last = place.0;
     }
 
@@ -409,7 +409,7 @@ mod tests {
     fn full_store() -> Store<u8> {
         let mut store = Store::new(Geometry::fully_associative(3));
         for k in 1..=3 {
-            store.insert(0, key(u64::from(k)), &k, &mut words(), |_| unreachable!("there is room"));
+            store.insert(0, key(u64::from(k)), k, &mut words(), |_| unreachable!("there is room"));
         }
         store
     }
@@ -419,7 +419,7 @@ mod tests {
         let mut store = full_store();
         let one = store.find(key(1)).expect("it was stored");
         store.touch(one);
-        store.insert(0, key(4), &4, &mut words(), |ways| {
+        store.insert(0, key(4), 4, &mut words(), |ways| {
             assert_eq!(ways, 3);
             0
         });
@@ -430,7 +430,7 @@ mod tests {
     #[test]
     fn option_k_evicts_the_kth_least_recently_used_entry() {
         let mut store = full_store();
-        store.insert(0, key(4), &4, &mut words(), |_| 2);
+        store.insert(0, key(4), 4, &mut words(), |_| 2);
         assert!(store.find(key(3)).is_none());
         assert_eq!(store.len(), 3);
     }
@@ -438,15 +438,15 @@ mod tests {
     #[test]
     fn a_second_entry_with_the_same_tag_replaces_the_first_without_a_question() {
         let mut store = full_store();
-        store.insert(0, key(2), &9, &mut words(), |_| unreachable!("the tag is there"));
+        store.insert(0, key(2), 9, &mut words(), |_| unreachable!("the tag is there"));
         assert_eq!(*store.get(store.find(key(2)).expect("it was stored")), 9);
     }
 
     #[test]
     fn sets_do_not_evict_each_other() {
         let mut store = Store::new(Geometry { sets: 2, ways: 1 });
-        store.insert(0, key(0), &0, &mut words(), |_| 0);
-        store.insert(1, key(1), &1, &mut words(), |_| unreachable!("another set"));
+        store.insert(0, key(0), 0, &mut words(), |_| 0);
+        store.insert(1, key(1), 1, &mut words(), |_| unreachable!("another set"));
         assert_eq!(store.len(), 2);
         assert!(store.remove_nth(1, &mut words()));
         assert!(!store.remove_nth(1, &mut words()));
@@ -487,7 +487,7 @@ mod tests {
             for (n, act) in acts.into_iter().enumerate() {
                 match act {
                     Act::Insert { tag, rank } => {
-                        store.insert(tag, key(tag), &(n as u8), &mut words(), |_| rank);
+                        store.insert(tag, key(tag), n as u8, &mut words(), |_| rank);
                         let list = &mut lists[(tag % u64::from(sets)) as usize];
                         match list.iter().position(|(k, _)| *k == tag) {
                             Some(at) => drop(list.remove(at)),

@@ -78,10 +78,8 @@ pub(super) async fn land(machine: Rc<Machine>, index: usize) {
         let Posted { serial, iova, pa, value } = oldest;
         core.step(Op::new(OpKind::DmaWrite, Object(pa.0), 8)).await;
         core.charge(200);
-        let old = machine.with_memory(|memory| {
-            let exists = memory.frame(pa).is_some_and(|frame| frame.state != crate::memory::FrameState::Absent);
-            exists.then(|| memory.ram.store(pa, 8, value))
-        });
+        let exists = machine.memory().frame(pa).is_some_and(|frame| frame.state != crate::memory::FrameState::Absent);
+        let old = exists.then(|| machine.store_by_device(pa, 8, value));
         device.posted.borrow_mut().pop_front();
         match old {
             Some(old) => machine.emit(EventKind::DmaLanded { device: device.id, serial, iova, pa, old, new: value }),
@@ -138,13 +136,13 @@ async fn translate(machine: &Machine, index: usize, iova: Iova, write: bool) -> 
             Progress::Lookup { .. } => core.step(Op::new(OpKind::Register, registers(device.unit), 8)).await,
             Progress::Merged { .. } => core.step(Op::pause()).await,
             Progress::Fetch { pa, bytes, .. } => {
-                core.step(Op::new(OpKind::Fetch, Object(pa.0), u16::from(bytes))).await;
+                core.step(machine.fetch_op(device.unit, pa, u16::from(bytes))).await;
                 // An invalidation may have restarted the walk meanwhile: then nobody reads this word any more.
                 progress = slot.unit.borrow_mut().advance(walk, None, &mut Dice(core));
                 if !matches!(progress, Progress::Fetch { pa: wanted, .. } if wanted == pa) {
                     continue;
                 }
-                let fetched = match machine.read_words(pa, usize::from(bytes / 8)) {
+                let fetched = match machine.fetch_words(device.unit, pa, usize::from(bytes / 8)) {
                     Some(words) => {
                         machine.emit(EventKind::Fetched { unit: device.unit, device: Some(device.id), pa, bytes, value: words[0] });
                         Fetched::Words(words)
@@ -164,7 +162,7 @@ async fn translate(machine: &Machine, index: usize, iova: Iova, write: bool) -> 
                 let fetched = match machine.read_words(pa, 1) {
                     Some([found, _]) => {
                         if found == old {
-                            machine.with_memory(|memory| memory.ram.store(pa, 8, new));
+                            machine.store_by_device(pa, 8, new);
                         }
                         Fetched::word(found)
                     }

@@ -129,6 +129,11 @@ impl Fabric {
         &self.units
     }
 
+    /// True when table fetches of `unit` see CPU caches: ECAP.C.
+    pub(crate) fn snoops(&self, unit: UnitId) -> bool {
+        self.units[usize::from(unit.0)].unit.borrow().capabilities().coherent
+    }
+
     /// The devices.
     pub fn devices(&self) -> &[Device] {
         &self.devices

@@ -54,11 +54,10 @@ pub(super) async fn serve_queue(machine: Rc<Machine>, id: UnitId) {
             QueueProgress::WriteStatus { pa, data, .. } => {
                 core.step(Op::new(OpKind::DmaWrite, Object(pa.0), 4)).await;
                 machine.emit(EventKind::StatusWritten { unit: id, pa, data });
-                machine.with_memory(|memory| {
-                    if memory.frame(pa).is_some() && pa.0.is_multiple_of(4) {
-                        memory.ram.store(pa, 4, u64::from(data));
-                    }
-                });
+                let exists = machine.memory().frame(pa).is_some();
+                if exists && pa.0.is_multiple_of(4) {
+                    machine.store_by_device(pa, 4, u64::from(data));
+                }
                 machine.wake_word(Pa(pa.0 & !7));
                 input = QueueInput::Written;
             }
@@ -145,8 +144,24 @@ impl Cpu {
     /// Writes `bytes` (4 or 8) bytes of a register of `unit` at byte `offset`. Addresses written become reachable by hardware.
     pub async fn mmio_write(&self, unit: UnitId, offset: u16, bytes: u8, value: u64) {
         self.step(Op::new(OpKind::Register, registers(unit), 8)).await;
+        self.write_register(unit, offset, bytes, value);
+    }
+
+    /// As [`Cpu::mmio_write`] without the barrier (`writel_relaxed`): where the memory model does not order stores, the unit may be
+    /// told before what was stored earlier is in memory. On x86 the register is uncached, and stores before it stay before it.
+    pub async fn mmio_write_relaxed(&self, unit: UnitId, offset: u16, bytes: u8, value: u64) {
+        if self.machine.is_weak() {
+            self.machine.core.step(Op::new(OpKind::Register, registers(unit), 8)).await;
+        } else {
+            self.step(Op::new(OpKind::Register, registers(unit), 8)).await;
+        }
+        self.write_register(unit, offset, bytes, value);
+    }
+
+    /// Writes a register inside the step at hand.
+    fn write_register(&self, unit: UnitId, offset: u16, bytes: u8, value: u64) {
         self.machine.core.charge(self.machine.costs.register);
-        self.machine.with_memory(|memory| memory.publish_value(value));
+        self.machine.change_memory(|memory| memory.publish_value(value));
         let slot = &self.machine.fabric.units()[usize::from(unit.0)];
         let effect = slot.unit.borrow_mut().write_register_at(u64::from(offset), bytes, value, &mut Dice(&self.machine.core));
         self.machine.core.charge(effect.cost);

@@ -1,6 +1,6 @@
 //! Choices: everything a run decides, as one list of small integers.
 
-use super::op::{ActorId, Op};
+use super::op::{ActorId, Op, OpKind};
 use crate::policy::Policy;
 
 /// What a choice is about. The recorded list carries the kind beside the value, so that replay can tell where it diverges.
@@ -85,12 +85,77 @@ impl Recorded {
 pub struct Enabled<'a> {
     /// Ids of the enabled actors, ascending. Never empty.
     pub ids: &'a [ActorId],
+    /// Those of them whose operation is not a daemon's [`Turn`](super::OpKind::Turn), ascending.
+    pub others: &'a [ActorId],
     /// The announced operation of every actor, indexed by [`ActorId::index`]; meaningful for enabled ones only.
     pub ops: &'a [Op],
     /// The actor that performed the last step.
     pub last: Option<ActorId>,
     /// Number of steps performed so far in the run.
     pub step: u64,
+    /// Another number after every change of `ids` or `others`: where it is the same, they are the same.
+    pub version: u64,
+}
+
+/// Who can be picked and what each announced: the engine's own tables, from which an [`Enabled`] is made when somebody looks.
+#[derive(Clone, Debug, Default)]
+pub struct Runnable {
+    pub(super) ids: Vec<ActorId>,
+    pub(super) others: Vec<ActorId>,
+    pub(super) ops: Vec<Op>,
+    pub(super) last: Option<ActorId>,
+    pub(super) step: u64,
+    pub(super) version: u64,
+}
+
+impl Runnable {
+    /// Empties all tables.
+    pub(super) fn clear(&mut self) {
+        let Runnable { ids, others, ops, last, step, version } = self;
+        ids.clear();
+        others.clear();
+        ops.clear();
+        (*last, *step, *version) = (None, 0, 0);
+    }
+
+    /// The choice as policies see it.
+    #[inline(always)]
+    pub fn enabled(&self) -> Enabled<'_> {
+        let Runnable { ids, others, ops, last, step, version } = self;
+        Enabled { ids, others, ops, last: *last, step: *step, version: *version }
+    }
+
+    /// Lets `id`, which has announced `op`, be picked; false when it could be already.
+    pub(super) fn admit(&mut self, id: ActorId, op: Op) -> bool {
+        self.version += 1;
+        if op.is(OpKind::Turn) {
+            remove(&mut self.others, id);
+        } else {
+            insert(&mut self.others, id);
+        }
+        insert(&mut self.ids, id)
+    }
+
+    /// Lets `id` be picked no more; false when it could not be.
+    pub(super) fn expel(&mut self, id: ActorId) -> bool {
+        self.version += 1;
+        remove(&mut self.others, id);
+        remove(&mut self.ids, id)
+    }
+}
+
+/// Puts `id` into the ordered list; false when it stood there. The highest yet, which all new ones are, comes at the end at once.
+fn insert(list: &mut Vec<ActorId>, id: ActorId) -> bool {
+    if list.last().is_none_or(|last| *last < id) {
+        list.push(id);
+        return true;
+    }
+    list.binary_search(&id).map_err(|at| list.insert(at, id)).is_err()
+}
+
+/// Takes `id` out of the ordered list; false when it did not stand there.
+fn remove(list: &mut Vec<ActorId>, id: ActorId) -> bool {
+    list.binary_search(&id).map(|at| list.remove(at)).is_ok()
 }
 
 /// One choice put to the policy.
@@ -127,6 +192,8 @@ pub enum Choice<'a> {
 pub struct Choices {
     policy: Box<dyn Policy>,
     record: Vec<Recorded>,
+    /// Length of the longest record taken out, up to [`RESERVE_LIMIT`].
+    taken: usize,
     fallible: u32,
     faults_off: bool,
 }
@@ -134,23 +201,34 @@ pub struct Choices {
 /// Most choices a run may record; a run that needs more is ended by the bound `choices`.
 pub const RECORD_LIMIT: usize = 1 << 24;
 
+/// Most choices that room is made for before a run begins.
+const RESERVE_LIMIT: usize = 1 << 16;
+
 impl Choices {
     /// An empty record under `policy`.
     pub fn new(policy: Box<dyn Policy>) -> Choices {
-        Choices { policy, record: Vec::with_capacity(1 << 13), fallible: 0, faults_off: false }
+        Choices { policy, record: Vec::with_capacity(1 << 13), taken: 0, fallible: 0, faults_off: false }
+    }
+
+    /// Begins another run: an empty record under `policy`, with room for as many choices as any run before had.
+    pub(super) fn restart(&mut self, policy: Box<dyn Policy>) {
+        self.policy = policy;
+        self.record.clear();
+        if self.record.capacity() == 0 {
+            self.record.reserve(self.taken.next_power_of_two().max(64));
+        }
+        (self.fallible, self.faults_off) = (0, false);
     }
 
     /// Asks which of the enabled actors goes next. A single enabled actor is no choice and is not recorded.
     #[inline(always)]
-    pub fn schedule(&mut self, enabled: Enabled<'_>) -> ActorId {
-        if let [only] = enabled.ids {
-            self.policy.performed(*only, enabled.ops[only.index()]);
-            return *only;
+    pub fn schedule(&mut self, runnable: &Runnable) -> ActorId {
+        if let [only] = runnable.ids[..] {
+            self.policy.performed(only, runnable.ops[only.index()]);
+            return only;
         }
-        let index = self.policy.choose(Choice::Schedule(enabled)) as usize;
-        let actor = enabled.ids[index];
+        let actor = self.policy.schedule(runnable);
         self.record.push(Recorded::new(ChoiceKind::Schedule, u32::from(actor.0)));
-        self.policy.performed(actor, enabled.ops[actor.index()]);
         actor
     }
 
@@ -192,6 +270,11 @@ impl Choices {
         &self.record
     }
 
+    /// Passes on to the policy that `after` goes on only because of what `before` has done.
+    pub(super) fn ordered(&mut self, before: ActorId, after: ActorId) {
+        self.policy.ordered(before, after);
+    }
+
     /// Where a replayed list and the run went apart, if they did.
     pub fn divergence(&self) -> Option<crate::policy::Divergence> {
         self.policy.divergence()
@@ -204,6 +287,7 @@ impl Choices {
 
     /// Takes the record out, leaving an empty one.
     pub fn take_record(&mut self) -> Vec<Recorded> {
+        self.taken = self.taken.max(self.record.len().min(RESERVE_LIMIT));
         std::mem::take(&mut self.record)
     }
 

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use super::actor::{Actor, Resumed};
+use super::actor::{Actor, Resumed, Said};
 use super::choice::{ChoiceKind, Choices};
 use super::op::{ActorId, Object, Op};
 use crate::policy::Policy;
@@ -23,29 +23,46 @@ pub enum Life {
     Daemon,
 }
 
+/// What traces call an actor: a place among the names of its run. [`Core::name`] makes one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Name {
+    start: usize,
+    bytes: usize,
+}
+
+impl Name {
+    /// The name, where `names` are those of the run.
+    pub(super) fn of(self, names: &str) -> &str {
+        &names[self.start..self.start + self.bytes]
+    }
+}
+
 /// A request to start an actor.
 pub struct Spawn {
     /// What traces call it.
-    pub name: String,
+    pub name: Name,
     /// The group it ends with.
     pub group: Group,
     /// Whether the run waits for it.
     pub life: Life,
     /// Its program.
-    pub actor: Box<dyn Actor>,
+    pub actor: Pin<Box<dyn Actor>>,
 }
 
 /// State shared by the engine and all actors of one run. Single threaded; actors hold it in an `Rc`.
 pub struct Core {
     current: Cell<ActorId>,
-    /// The two words of what the actor being resumed has said last.
-    resumed: (Cell<u64>, Cell<u64>),
+    said: Said,
     wakes: RefCell<Vec<Object>>,
     spawns: RefCell<Vec<Spawn>>,
     nr_spawned: Cell<usize>,
+    /// Names given that the engine has not taken over yet, end to end.
+    names: RefCell<String>,
+    /// Bytes of all names given in this run.
+    nr_named: Cell<usize>,
     forgets: RefCell<Vec<(Group, Option<ActorId>)>>,
     halted: Cell<bool>,
-    /// Which of wakes, spawns and forgets something stands in.
+    /// What the engine has to look after before the next step: which of wakes, spawns and forgets something stands in, and more.
     requests: Cell<u8>,
     steps: Cell<u64>,
     cost: Cell<u32>,
@@ -59,15 +76,21 @@ impl Core {
     pub(super) const SPAWN: u8 = 2;
     /// Request: something stands in forgets.
     pub(super) const FORGET: u8 = 4;
+    /// Request: the run ends.
+    pub(super) const HALT: u8 = 8;
+    /// Request: no finite actor is enabled.
+    pub(super) const IDLE: u8 = 16;
 
     /// A core whose choices are answered by `policy`.
     pub fn new(policy: Box<dyn Policy>) -> Core {
         Core {
             current: Cell::new(ActorId(0)),
-            resumed: (Cell::new(0), Cell::new(0)),
+            said: Said::nothing(),
             wakes: RefCell::new(Vec::with_capacity(8)),
             spawns: RefCell::new(Vec::with_capacity(8)),
             nr_spawned: Cell::new(0),
+            names: RefCell::new(String::new()),
+            nr_named: Cell::new(0),
             forgets: RefCell::new(Vec::new()),
             halted: Cell::new(false),
             requests: Cell::new(0),
@@ -75,6 +98,20 @@ impl Core {
             cost: Cell::new(0),
             choices: RefCell::new(Choices::new(policy)),
         }
+    }
+
+    /// Begins another run in the same allocations.
+    pub(super) fn restart(&mut self, policy: Box<dyn Policy>) {
+        // Written out, so that a field cannot be forgotten.
+        let Core { current, said, wakes, spawns, nr_spawned, names, nr_named, forgets, halted, requests, steps, cost, choices } = self;
+        *said = Said::nothing();
+        (*current.get_mut(), *nr_spawned.get_mut(), *nr_named.get_mut(), *halted.get_mut()) = (ActorId(0), 0, 0, false);
+        names.get_mut().clear();
+        (*requests.get_mut(), *steps.get_mut(), *cost.get_mut()) = (0, 0, 0);
+        wakes.get_mut().clear();
+        spawns.get_mut().clear();
+        forgets.get_mut().clear();
+        choices.get_mut().restart(policy);
     }
 
     /// Announces `op` and suspends until the policy picks this actor; the caller performs the operation when this returns.
@@ -95,10 +132,26 @@ impl Core {
         self.wakes.borrow_mut().push(object);
     }
 
+    /// Says that whatever the current actor does from now on comes after all that `before` has done so far, in every run; what no
+    /// announcement tells, such as the end of an actor that was joined. For searches that go by causality.
+    pub fn follows(&self, before: ActorId) {
+        self.choices.borrow_mut().ordered(before, self.current.get());
+    }
+
+    /// A name for an actor of this run. All names of a run lie in one buffer that the next run uses again.
+    #[inline(always)]
+    pub fn name(&self, name: &str) -> Name {
+        let start = self.nr_named.get();
+        self.nr_named.set(start + name.len());
+        self.names.borrow_mut().push_str(name);
+        Name { start, bytes: name.len() }
+    }
+
     /// Starts an actor once the step at hand is over; returns the id it will have.
     ///
     /// # Panics
     /// When more than [`ActorId::LIMIT`] actors are spawned in one run.
+    #[inline(always)]
     pub fn spawn(&self, spawn: Spawn) -> ActorId {
         let id = self.nr_spawned.get();
         assert!(id < ActorId::LIMIT, "a run has at most {} actors", ActorId::LIMIT);
@@ -122,6 +175,7 @@ impl Core {
 
     /// Ends the run after the step at hand.
     pub fn halt(&self) {
+        self.request(Core::HALT);
         self.halted.set(true);
     }
 
@@ -167,22 +221,22 @@ impl Core {
 
     #[inline]
     fn suspend(&self, resumed: Resumed) -> Suspend {
-        let (object, rest) = resumed.words();
-        self.resumed.0.set(object);
-        self.resumed.1.set(rest);
+        self.said.say(resumed);
         Suspend { announced: true }
     }
-    /// What was said last. An actor that pends without having said anything waits for nothing: it can never go on.
+    /// What was said last.
     #[inline]
-    pub(super) fn take_resumed(&self) -> Resumed {
-        let (object, rest) = Resumed::blocked(Object::nothing()).words();
-        Resumed::from_words(self.resumed.0.replace(object), self.resumed.1.replace(rest))
+    pub(super) fn take_said(&self) -> Resumed {
+        self.said.take()
     }
     pub(super) fn enter(&self, actor: ActorId) {
         self.current.set(actor);
     }
-    pub(super) fn begin_step(&self) {
-        self.steps.set(self.steps.get() + 1);
+    /// Step number `step`, counted from 1, begins. The engine brings the number, since a sum read back from here the moment after its
+    /// neighbours were written would wait for the store.
+    #[inline]
+    pub(super) fn begin_step(&self, step: u64) {
+        self.steps.set(step);
         self.cost.set(1);
     }
     #[inline]
@@ -194,7 +248,7 @@ impl Core {
         self.requests.get()
     }
     #[inline]
-    fn request(&self, what: u8) {
+    pub(super) fn request(&self, what: u8) {
         self.requests.set(self.requests.get() | what);
     }
     pub(super) fn step_cost(&self) -> u32 {
@@ -202,6 +256,9 @@ impl Core {
     }
     pub(super) fn wakes(&self) -> &RefCell<Vec<Object>> {
         &self.wakes
+    }
+    pub(super) fn names(&self) -> &RefCell<String> {
+        &self.names
     }
     pub(super) fn spawns(&self) -> &RefCell<Vec<Spawn>> {
         &self.spawns
@@ -222,6 +279,10 @@ impl Future for Suspend {
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
-        if std::mem::take(&mut self.announced) { Poll::Pending } else { Poll::Ready(()) }
+        if !self.announced {
+            return Poll::Ready(());
+        }
+        self.announced = false;
+        Poll::Pending
     }
 }

@@ -1,6 +1,6 @@
 //! The step engine.
 //!
-//! Actors announce their next operation and suspend; a [`Policy`](crate::policy::Policy) picks one of the enabled actors; the
+//! Actors announce their next operation and suspend; a [`Policy`] picks one of the enabled actors; the
 //! operation happens and the actor runs on to its next announcement. Between two steps nothing is shared. The loop here is
 //! free of futures, memory and hardware: `resume -> announced | blocked | done` is all it knows.
 
@@ -9,11 +9,14 @@ mod choice;
 mod core;
 mod op;
 
+use std::pin::Pin;
 use std::rc::Rc;
 
+use crate::policy::Policy;
+
 pub use actor::{Actor, FutureActor, Next, Resumed};
-pub use choice::{Choice, ChoiceKind, Choices, Enabled, RECORD_LIMIT, Recorded};
-pub use core::{Core, Group, Life, Spawn, Suspend};
+pub use choice::{Choice, ChoiceKind, Choices, Enabled, RECORD_LIMIT, Recorded, Runnable};
+pub use core::{Core, Group, Life, Name, Spawn, Suspend};
 pub use op::{ActorId, Object, Op, OpKind};
 
 /// Why [`Engine::run`] returned.
@@ -30,11 +33,10 @@ pub enum Burst {
 }
 
 struct Slot {
-    name: String,
+    name: Name,
     group: Group,
     life: Life,
-    actor: Option<Box<dyn Actor>>,
-    enabled: bool,
+    actor: Option<Pin<Box<dyn Actor>>>,
     clock: u64,
 }
 
@@ -42,13 +44,13 @@ struct Slot {
 pub struct Engine {
     core: Rc<Core>,
     slots: Vec<Slot>,
-    ops: Vec<Op>,
+    /// The names of the run's actors, end to end.
+    names: String,
+    runnable: Runnable,
     /// What each actor waits for, by actor; [`AWAKE`] for those that wait for nothing.
     blocked: Vec<Object>,
     /// A bit for each object that some actor waits for, and perhaps for some that nobody waits for any more.
     waited_for: u64,
-    enabled: Vec<ActorId>,
-    last: Option<ActorId>,
     nr_finite: usize,
     nr_finite_enabled: usize,
     idle_steps: u32,
@@ -73,16 +75,44 @@ impl Engine {
         Engine {
             core,
             slots: Vec::with_capacity(16),
-            ops: Vec::with_capacity(16),
+            names: String::new(),
+            runnable: Runnable::default(),
             blocked: Vec::with_capacity(16),
             waited_for: 0,
-            enabled: Vec::with_capacity(16),
-            last: None,
             nr_finite: 0,
             nr_finite_enabled: 0,
             idle_steps: 0,
             driven: false,
         }
+    }
+
+    /// The core that its actors share.
+    pub fn core(&self) -> &Rc<Core> {
+        &self.core
+    }
+
+    /// Begins another run: no actors, nothing recorded, `policy` answers. What the run before has allocated is used again, except a core
+    /// that somebody still holds: its holder keeps it as it was left.
+    ///
+    /// A run in a used engine is the same as in a new one.
+    pub fn restart(&mut self, policy: Box<dyn Policy>) {
+        self.clear();
+        self.names.clear();
+        match Rc::get_mut(&mut self.core) {
+            Some(core) => core.restart(policy),
+            None => self.core = Rc::new(Core::new(policy)),
+        }
+    }
+
+    /// Drops all actors, and with them what they hold.
+    pub fn clear(&mut self) {
+        // Written out, so that a field cannot be forgotten.
+        let Engine { core, slots, names: _, runnable, blocked, waited_for, nr_finite, nr_finite_enabled, idle_steps, driven } = self;
+        core.spawns().borrow_mut().clear();
+        slots.clear();
+        runnable.clear();
+        blocked.clear();
+        (*waited_for, *nr_finite, *nr_finite_enabled, *idle_steps, *driven) = (0, 0, 0, 0, false);
     }
 
     /// Says that something outside wakes actors between bursts: that nobody can go on is then no deadlock but a burst cut short.
@@ -91,45 +121,67 @@ impl Engine {
     }
 
     /// Spawns an `async` program; see [`Core::spawn`].
+    #[inline(always)]
     pub fn spawn(&self, name: &str, group: Group, life: Life, future: impl Future<Output = ()> + 'static) -> ActorId {
-        let actor = Box::new(FutureActor::new(self.core.clone(), future));
-        self.core.spawn(Spawn { name: name.to_owned(), group, life, actor })
+        let actor = Box::pin(FutureActor::new(self.core.clone(), future));
+        self.core.spawn(Spawn { name: self.core.name(name), group, life, actor })
     }
 
     /// Performs at most `steps` steps.
     pub fn run(&mut self, steps: u64) -> Burst {
+        let core = self.core.clone();
+        let mut left = steps;
         self.settle();
-        for _ in 0..steps {
-            if self.core.is_halted() {
-                return Burst::Halted;
+        while left > 0 {
+            if let Some(burst) = self.stopped() {
+                return burst;
             }
-            if self.nr_finite == 0 {
-                return Burst::Finished;
+            while left > 0 {
+                left -= 1;
+                let actor = core.choices().borrow_mut().schedule(&self.runnable);
+                self.runnable.last = Some(actor);
+                self.runnable.step += 1;
+                core.begin_step(self.runnable.step);
+                self.perform(&core, actor);
+                // Most steps leave nothing to look after: the next one follows at once.
+                if core.requests() != 0 {
+                    self.settle();
+                    break;
+                }
             }
-            if self.enabled.is_empty() || self.idle_steps > IDLE_STEPS_MAX {
-                return if self.driven { Burst::Spent } else { Burst::Deadlock };
-            }
-            let enabled = Enabled { ids: &self.enabled, ops: &self.ops, last: self.last, step: self.core.steps() };
-            let actor = self.core.choices().borrow_mut().schedule(enabled);
-            self.last = Some(actor);
-            self.core.begin_step();
-            self.resume(actor);
-            let slot = &mut self.slots[actor.index()];
-            slot.clock += u64::from(self.core.step_cost());
-            self.settle();
-            self.idle_steps = if self.nr_finite_enabled > 0 || self.driven { 0 } else { self.idle_steps + 1 };
         }
-        if self.core.is_halted() { Burst::Halted } else { Burst::Spent }
+        if core.is_halted() { Burst::Halted } else { Burst::Spent }
+    }
+
+    /// Why the run cannot go on, if it cannot; asked before every step that is not known to be possible.
+    fn stopped(&mut self) -> Option<Burst> {
+        if self.core.is_halted() {
+            return Some(Burst::Halted);
+        }
+        if self.nr_finite_enabled > 0 {
+            self.idle_steps = 0;
+            return None;
+        }
+        if self.nr_finite == 0 {
+            return Some(Burst::Finished);
+        }
+        // One step, or one attempt, lies between two of these questions.
+        self.idle_steps += u32::from(!self.driven);
+        self.core.request(Core::IDLE);
+        if self.runnable.ids.is_empty() || self.idle_steps > IDLE_STEPS_MAX {
+            return Some(if self.driven { Burst::Spent } else { Burst::Deadlock });
+        }
+        None
     }
 
     /// Name of an actor.
     pub fn name(&self, actor: ActorId) -> &str {
-        &self.slots[actor.index()].name
+        self.slots[actor.index()].name.of(&self.names)
     }
 
     /// All actors ever spawned in this run with their groups, in order of id.
     pub fn actors(&self) -> impl Iterator<Item = (ActorId, &str, Group)> {
-        self.slots.iter().enumerate().map(|(index, slot)| (ActorId(index as u8), slot.name.as_str(), slot.group))
+        self.slots.iter().enumerate().map(|(index, slot)| (ActorId(index as u8), slot.name.of(&self.names), slot.group))
     }
 
     /// Finite actors that are blocked, and on what.
@@ -145,22 +197,44 @@ impl Engine {
         self.slots.iter().map(|slot| slot.clock).max().unwrap_or(0)
     }
 
-    #[inline]
-    fn resume(&mut self, id: ActorId) {
+    /// Performs the announced operation of `id`: a step.
+    #[inline(always)]
+    fn perform(&mut self, core: &Core, id: ActorId) {
         let slot = &mut self.slots[id.index()];
         let Some(actor) = &mut slot.actor else { return };
-        self.core.enter(id);
-        match actor.resume().next() {
+        core.enter(id);
+        let resumed = actor.as_mut().resume();
+        slot.clock += u64::from(core.step_cost());
+        match resumed.next() {
             Next::Announced(op) => {
-                self.ops[id.index()] = op;
-                if !slot.enabled {
-                    slot.enabled = true;
-                    self.blocked[id.index()] = AWAKE;
-                    self.enable(id);
+                let before = std::mem::replace(&mut self.runnable.ops[id.index()], op);
+                if before.differs_in_turn(op) {
+                    self.admit(id, op);
                 }
             }
+            next => self.stop(id, next),
+        }
+    }
+
+    /// Lets `id`, woken, go on to its next announcement: no step.
+    fn resume(&mut self, id: ActorId) {
+        let Some(actor) = &mut self.slots[id.index()].actor else { return };
+        self.core.enter(id);
+        match actor.as_mut().resume().next() {
+            Next::Announced(op) => {
+                self.runnable.ops[id.index()] = op;
+                self.blocked[id.index()] = AWAKE;
+                self.admit(id, op);
+            }
+            next => self.stop(id, next),
+        }
+    }
+
+    /// Takes down that `id` announced nothing.
+    fn stop(&mut self, id: ActorId, next: Next) {
+        match next {
+            Next::Announced(_) => {}
             Next::Blocked(object) => {
-                slot.enabled = false;
                 self.blocked[id.index()] = object;
                 self.waited_for |= filter_bit(object);
                 self.disable(id);
@@ -169,8 +243,14 @@ impl Engine {
         }
     }
 
+    /// Gives an actor that can be picked its places, by what it announced.
+    fn admit(&mut self, id: ActorId, op: Op) {
+        if self.runnable.admit(id, op) {
+            self.nr_finite_enabled += usize::from(self.slots[id.index()].life == Life::Finite);
+        }
+    }
+
     /// Carries out what the step asked for: forget groups, let woken ones announce, start actors.
-    #[inline]
     fn settle(&mut self) {
         let requests = self.core.take_requests();
         if requests & Core::FORGET != 0 {
@@ -210,9 +290,12 @@ impl Engine {
                 self.waited_for = waited_for.fold(0, |bits, object| bits | filter_bit(*object));
                 continue;
             }
-            let clock = self.last.map_or(0, |last| self.slots[last.index()].clock);
+            let clock = self.runnable.last.map_or(0, |last| self.slots[last.index()].clock);
             for index in 0..self.slots.len() {
                 if self.blocked[index] == object {
+                    if let Some(waker) = self.runnable.last {
+                        self.core.choices().borrow_mut().ordered(waker, ActorId(index as u8));
+                    }
                     self.slots[index].clock = self.slots[index].clock.max(clock);
                     self.resume(ActorId(index as u8));
                 }
@@ -222,38 +305,42 @@ impl Engine {
 
     #[cold]
     fn settle_spawns(&mut self) {
+        {
+            let mut names = self.core.names().borrow_mut();
+            self.names.push_str(&names);
+            names.clear();
+        }
         while !self.core.spawns().borrow().is_empty() {
-            let spawns = std::mem::take(&mut *self.core.spawns().borrow_mut());
-            for Spawn { name, group, life, actor } in spawns {
-                let clock = self.last.map_or(0, |last| self.slots[last.index()].clock);
+            let mut spawns = std::mem::take(&mut *self.core.spawns().borrow_mut());
+            for Spawn { name, group, life, actor } in spawns.drain(..) {
+                let clock = self.runnable.last.map_or(0, |last| self.slots[last.index()].clock);
                 let id = ActorId(self.slots.len() as u8);
-                self.slots.push(Slot { name, group, life, actor: Some(actor), enabled: true, clock });
-                self.ops.push(Op::begin());
+                self.slots.push(Slot { name, group, life, actor: Some(actor), clock });
+                self.runnable.ops.push(Op::begin());
                 self.blocked.push(AWAKE);
                 self.nr_finite += usize::from(life == Life::Finite);
-                self.enable(id);
+                self.admit(id, Op::begin());
+            }
+            // The allocation serves again, unless somebody has been spawned meanwhile.
+            let mut next = self.core.spawns().borrow_mut();
+            if next.is_empty() {
+                *next = spawns;
             }
         }
     }
 
-    fn enable(&mut self, id: ActorId) {
-        if let Err(at) = self.enabled.binary_search(&id) {
-            self.enabled.insert(at, id);
-            self.nr_finite_enabled += usize::from(self.slots[id.index()].life == Life::Finite);
-        }
-    }
-
     fn disable(&mut self, id: ActorId) {
-        if let Ok(at) = self.enabled.binary_search(&id) {
-            self.enabled.remove(at);
+        if self.runnable.expel(id) {
             self.nr_finite_enabled -= usize::from(self.slots[id.index()].life == Life::Finite);
+            if self.nr_finite_enabled == 0 {
+                self.core.request(Core::IDLE);
+            }
         }
     }
 
     fn end(&mut self, id: ActorId) {
         let slot = &mut self.slots[id.index()];
         if slot.actor.take().is_some() {
-            slot.enabled = false;
             self.blocked[id.index()] = AWAKE;
             self.nr_finite -= usize::from(slot.life == Life::Finite);
             self.disable(id);

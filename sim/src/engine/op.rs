@@ -32,6 +32,7 @@ impl Object {
     const QUEUE: u64 = 2 << 56;
     const FREE_LIST: u64 = 3 << 56;
     const NOTHING: u64 = 4 << 56;
+    const STORE_BUFFER: u64 = 5 << 56;
 
     /// A device register file, identified by unit number.
     pub const fn register(unit: u64) -> Object {
@@ -44,6 +45,14 @@ impl Object {
     /// The free list of an allocator, identified by number.
     pub const fn free_list(allocator: u64) -> Object {
         Object(Self::FREE_LIST | allocator << 12)
+    }
+    /// The store buffer of a CPU, as its program waits for it.
+    pub const fn store_buffer(cpu: ActorId) -> Object {
+        Object(Self::STORE_BUFFER | (cpu.0 as u64) << 12)
+    }
+    /// The store buffer of a CPU, as the actor that drains it waits for it.
+    pub const fn drain(cpu: ActorId) -> Object {
+        Object(Self::STORE_BUFFER | (cpu.0 as u64) << 12 | 8)
     }
     /// No shared object: conflicts with nothing.
     pub const fn nothing() -> Object {
@@ -122,16 +131,20 @@ impl OpKind {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Op {
     object: Object,
-    /// Kind in bits 7:0, bytes in bits 23:8, in bit 24 whether the kind writes.
+    /// Kind in bits 7:0, bytes in bits 23:8, in bit 24 whether the kind writes, in bit 25 whether it is [`OpKind::Turn`], in bit 26
+    /// whether it may touch any memory.
     rest: u64,
 }
 
 const WRITES: u64 = 1 << 24;
+const TURN: u64 = 1 << 25;
+const ALL_MEMORY: u64 = 1 << 26;
 
 impl Op {
     /// An operation of `kind` over `bytes` bytes at `object`.
     pub const fn new(kind: OpKind, object: Object, bytes: u16) -> Op {
-        Op { object, rest: (bytes as u64) << 8 | kind as u64 | if kind.writes() { WRITES } else { 0 } }
+        let flags = if kind.writes() { WRITES } else { 0 } | if matches!(kind, OpKind::Turn) { TURN } else { 0 };
+        Op { object, rest: (bytes as u64) << 8 | kind as u64 | flags }
     }
     pub(super) const fn rest(self) -> u64 {
         self.rest
@@ -159,6 +172,21 @@ impl Op {
     pub const fn is(self, kind: OpKind) -> bool {
         self.rest & 0xff == kind as u64
     }
+    /// The same, except that it conflicts with every access to memory: it may touch any, or its place among all stores counts.
+    pub const fn over_all_memory(self) -> Op {
+        Op { object: self.object, rest: self.rest | WRITES | ALL_MEMORY }
+    }
+    /// The same over the whole cache lines it lies in, and as one that writes: for accesses that may move a line out of a cache.
+    pub const fn over_lines(self, line_bytes: u64) -> Op {
+        let first = self.object.0 & !(line_bytes - 1);
+        let end = (self.object.0 + self.bytes() as u64 + line_bytes - 1) & !(line_bytes - 1);
+        Op { object: Object(first), rest: self.rest & !0xff_ff00 | (end - first) << 8 & 0xff_ff00 | WRITES }
+    }
+    /// True when one of the two is a daemon's turn and the other is not.
+    #[inline]
+    pub(super) const fn differs_in_turn(self, other: Op) -> bool {
+        (self.rest ^ other.rest) & TURN != 0
+    }
     /// A voluntary pause.
     pub const fn pause() -> Op {
         Op::new(OpKind::Yield, Object::nothing(), 0)
@@ -172,6 +200,10 @@ impl Op {
         Op::new(OpKind::Begin, Object::nothing(), 0)
     }
 
+    const fn touches_memory(self) -> bool {
+        self.rest & ALL_MEMORY != 0 || self.object.is_memory()
+    }
+
     /// True when the two operations do not commute: they overlap and at least one writes.
     ///
     /// This is the race relation of partial order sampling (POS, CAV 2018) and of the sleep sets.
@@ -179,6 +211,9 @@ impl Op {
     pub const fn conflicts(&self, other: &Op) -> bool {
         if (self.rest | other.rest) & WRITES == 0 {
             return false;
+        }
+        if (self.rest | other.rest) & ALL_MEMORY != 0 {
+            return self.touches_memory() && other.touches_memory();
         }
         let (a, b) = (self.object.0, other.object.0);
         let (a_bytes, b_bytes) = (self.bytes() as u64, other.bytes() as u64);

@@ -154,6 +154,26 @@ impl Memory {
         }
     }
 
+    /// The block or object that `value` points into, if it is a pointer or a table entry: its first byte and its size.
+    pub(crate) fn pointee(&self, value: u64) -> Option<(Pa, u64)> {
+        let direct = value.wrapping_sub(PAGE_OFFSET);
+        let pa = Pa(if direct < self.bytes() { direct } else { value & 0x000f_ffff_ffff_f000 });
+        let frame = self.frame(pa).filter(|_| value != 0)?;
+        if frame.slab != 0 {
+            let (page, slot) = self.slot_at(pa)?;
+            let slab = &self.slabs[page];
+            return Some((Pa(u64::from(slab.pfn) * FRAME_BYTES + slab.offset_of(slot)), u64::from(slab.slots[slot].bytes)));
+        }
+        match frame.state {
+            FrameState::Absent => None,
+            FrameState::Owned => {
+                let head = u64::from(frame.head);
+                Some((Pa(head * FRAME_BYTES), FRAME_BYTES << self.frames[head as usize].order))
+            }
+            FrameState::Reserved | FrameState::Free | FrameState::HandedOver => Some((Pa(pa.0 & !(FRAME_BYTES - 1)), FRAME_BYTES)),
+        }
+    }
+
     /// Called with every value stored where others can see it: memory the value points to is reachable from now on.
     #[inline]
     pub fn publish_value(&mut self, value: u64) {

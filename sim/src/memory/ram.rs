@@ -102,6 +102,12 @@ impl Ram {
         self.defined[word] & here == here && (next == 0 || self.defined[word + 1] & next == next)
     }
 
+    /// The bytes of the word at `pa` that were written since they were last undefined: bit n is byte n.
+    #[inline]
+    pub fn defined_bytes(&self, pa: Pa) -> u8 {
+        self.defined[(pa.0 >> 3) as usize]
+    }
+
     /// The first byte of the frame that was not written since it was last undefined.
     pub fn first_undefined(&self, pfn: u64) -> Option<Pa> {
         let first = pfn as usize * FRAME_WORDS;

@@ -2,6 +2,11 @@
 //!
 //! An oracle reads events and shadow state, changes nothing, and never trusts the bookkeeping of the code under test.
 
+mod race;
+
+pub use race::RaceRules;
+pub(crate) use race::{Access, RaceDetector};
+
 use crate::device::Fabric;
 use crate::engine::ActorId;
 use crate::memory::Memory;

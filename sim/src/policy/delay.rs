@@ -75,7 +75,7 @@ impl Scheduler for Delay {
 #[cfg(test)]
 mod tests {
     use super::super::testing::{profile_of, programs, seeds};
-    use super::super::{FaultPlan, PolicySpec};
+    use super::super::{Exhaustive, Explorer, FaultPlan, PolicySpec};
     use crate::engine::Burst;
 
     #[test]
@@ -89,6 +89,24 @@ mod tests {
         let profile = profile_of(programs::lost_update);
         assert!(seeds(&PolicySpec::Delay { budget: 1 }, &profile, 200, programs::lost_update) > 10);
         assert_eq!(seeds(&PolicySpec::Delay { budget: 0 }, &profile, 200, programs::lost_update), 0);
+    }
+
+    #[test]
+    fn exactly_the_schedules_within_the_budget_are_drawn_and_each_has_its_chance() {
+        let profile = profile_of(programs::lost_update);
+        for budget in 0..3 {
+            let mut all = Exhaustive::delay_bounded(u32::from(budget));
+            let mut bounded = Vec::new();
+            while let Some(policy) = all.next_policy() {
+                bounded.push(programs::lost_update(policy).record);
+            }
+            let run = |seed| programs::lost_update(PolicySpec::Delay { budget }.build(seed, &profile, FaultPlan::Never)).record;
+            let drawn: Vec<_> = (0..2000).map(run).collect();
+            assert!(drawn.iter().all(|record| bounded.contains(record)), "budget {budget}");
+            // k^D / D! schedules at most, each with a chance of D! / (D+1) k^D.
+            assert!(bounded.len() as u64 <= 1 + profile.steps.pow(u32::from(budget)));
+            assert!(bounded.iter().all(|record| drawn.contains(record)), "budget {budget}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use super::Policy;
 use super::fault::{FaultPlan, Faults};
 use super::scheduler::Scheduler;
-use crate::engine::{ActorId, Choice, ChoiceKind, Enabled, Op, OpKind};
+use crate::engine::{ActorId, Choice, ChoiceKind, Enabled, Op, OpKind, Runnable};
 use crate::entropy::{Entropy, Stream};
 
 /// The policy that asks `S` who goes next and draws the rest.
@@ -14,22 +14,27 @@ pub struct Drawn<S> {
     faults: Faults,
     /// Indexed by kind; made on the first draw, since most runs touch few of them. The schedule's place stays empty.
     streams: [Option<Box<Entropy>>; ChoiceKind::ALL.len()],
+    /// Made on the first decision beside a waiting daemon.
+    lottery: Option<Box<Lottery>>,
+}
+
+/// Who of the daemons gets a turn, and when.
+struct Lottery {
     turns: Entropy,
     /// One decision in this many gives a waiting daemon its turn.
-    turn_rarity: u32,
-    others: Others,
+    rarity: u32,
 }
 
-/// The enabled actors that wait for no turn, at the choice at hand: a table with a place for every actor, so that it is never cleared.
-struct Others {
-    ids: [ActorId; 256],
-    /// Where they stand among the enabled.
-    places: [u8; 256],
-}
+impl Lottery {
+    fn new(seed: u64) -> Lottery {
+        let mut turns = Entropy::new(seed, Stream::Turns);
+        let rarity = TURN_RARITIES[turns.below(TURN_RARITIES.len() as u32) as usize];
+        Lottery { turns, rarity }
+    }
 
-impl Default for Others {
-    fn default() -> Others {
-        Others { ids: [ActorId(0); 256], places: [0; 256] }
+    #[inline]
+    fn draw(&mut self) -> usize {
+        self.turns.below(self.rarity) as usize
     }
 }
 
@@ -39,33 +44,34 @@ const TURN_RARITIES: [u32; 4] = [6, 12, 24, 96];
 impl<S: Scheduler> Drawn<S> {
     /// Draws with `seed` beside `scheduler`, which brings its own stream.
     pub fn new(scheduler: S, seed: u64, faults: FaultPlan) -> Drawn<S> {
-        let mut turns = Entropy::new(seed, Stream::Turns);
-        let turn_rarity = TURN_RARITIES[turns.below(TURN_RARITIES.len() as u32) as usize];
-        Drawn { scheduler, seed, faults: Faults::new(faults), streams: Default::default(), turns, turn_rarity, others: Others::default() }
+        Drawn { scheduler, seed, faults: Faults::new(faults), streams: Default::default(), lottery: None }
     }
 
     /// Who goes next: where daemons wait for a turn one of them by lottery, else one of the others as the scheduler says.
-    #[inline]
-    fn pick(&mut self, enabled: Enabled<'_>) -> usize {
-        // Who waits for no turn, and the places of these among the enabled. Without branches: which of them wait is hard to predict.
-        let Others { ids, places } = &mut self.others;
-        let mut nr = 0;
-        for (place, id) in enabled.ids.iter().enumerate() {
-            (ids[nr & 0xff], places[nr & 0xff]) = (*id, place as u8);
-            nr += usize::from(!enabled.ops[id.index()].is(OpKind::Turn));
+    #[inline(always)]
+    fn pick(&mut self, enabled: Enabled<'_>) -> ActorId {
+        let Enabled { ids, others, ops, .. } = enabled;
+        if ids.len() > others.len()
+            && let Some(drawn) = self.draw_turn(ids, others, ops)
+        {
+            return drawn;
         }
-        let nr_waiting = enabled.ids.len() - nr;
-        if nr_waiting == 0 {
-            return self.scheduler.pick(enabled);
+        others[self.scheduler.pick(Enabled { ids: others, ..enabled })]
+    }
+
+    /// Who goes next by lottery, or because nobody else is there; `None` when it is the scheduler's turn.
+    fn draw_turn(&mut self, ids: &[ActorId], others: &[ActorId], ops: &[Op]) -> Option<ActorId> {
+        let nr_waiting = ids.len() - others.len();
+        let seed = self.seed;
+        let drawn = self.lottery.get_or_insert_with(|| Box::new(Lottery::new(seed))).draw();
+        if drawn < nr_waiting || others.is_empty() {
+            let mut waiting = ids.iter().filter(|id| ops[id.index()].is(OpKind::Turn));
+            return waiting.nth(drawn % nr_waiting).copied();
         }
-        let drawn = self.turns.below(self.turn_rarity) as usize;
-        if drawn < nr_waiting || nr == 0 {
-            let nth = drawn % nr_waiting;
-            let waits = |id: &ActorId| enabled.ops[id.index()].is(OpKind::Turn);
-            return enabled.ids.iter().enumerate().filter(|(_, id)| waits(id)).nth(nth).map_or(0, |(index, _)| index);
+        match others {
+            [only] => Some(*only),
+            _ => None,
         }
-        let picked = if nr == 1 { 0 } else { self.scheduler.pick(Enabled { ids: &ids[..nr], ..enabled }) };
-        usize::from(places[picked])
     }
 
     fn stream(&mut self, kind: ChoiceKind) -> &mut Entropy {
@@ -87,11 +93,14 @@ impl<S: Scheduler> Drawn<S> {
 impl<S: Scheduler> Policy for Drawn<S> {
     fn choose(&mut self, choice: Choice<'_>) -> u32 {
         match choice {
-            Choice::Schedule(enabled) => self.pick(enabled) as u32,
+            Choice::Schedule(enabled) => {
+                let actor = self.pick(enabled);
+                enabled.ids.binary_search(&actor).expect("an enabled actor was picked") as u32
+            }
             Choice::Of { kind, options } => self.stream(kind).below(options),
             Choice::Odds { kind, per_1024 } => u32::from(self.stream(kind).odds_1024(per_1024)),
             Choice::Fault { kind, nth, class } => {
-                let per_1024 = self.faults.per_1024(nth, class);
+                let per_1024 = self.faults.per_1024(kind, nth, class);
                 u32::from(match per_1024 {
                     0 => false,
                     1024.. => true,
@@ -102,8 +111,20 @@ impl<S: Scheduler> Policy for Drawn<S> {
     }
 
     #[inline]
+    fn schedule(&mut self, runnable: &Runnable) -> ActorId {
+        let enabled = runnable.enabled();
+        let actor = self.pick(enabled);
+        self.scheduler.performed(actor, enabled.ops[actor.index()]);
+        actor
+    }
+
+    #[inline]
     fn performed(&mut self, actor: ActorId, op: Op) {
         self.scheduler.performed(actor, op);
+    }
+
+    fn ordered(&mut self, before: ActorId, after: ActorId) {
+        self.scheduler.ordered(before, after);
     }
 
     fn name(&self) -> String {

@@ -8,7 +8,7 @@
 //! so has every deadlock and every failed check that depends on them.
 //!
 //! Sleep sets save runs, not beginnings of runs: one that turns out to repeat a known order is noticed on its way, is
-//! [redundant](Exhaustive::is_redundant) from there on, and may be cut. Good for up to some 40 steps; a spinning waiter makes the tree
+//! [redundant](Explorer::is_redundant) from there on, and may be cut. Good for up to some 40 steps; a spinning waiter makes the tree
 //! infinite, so bound the steps of each run.
 //!
 //! The search in use, without a [`World`](crate::shared::World), whose
@@ -21,8 +21,8 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use super::Policy;
 use super::delay::turn;
+use super::{Explorer, Policy};
 use crate::engine::{ActorId, Choice, Enabled, Op};
 
 /// The driver of an exhaustive search: hands out one policy a run.
@@ -82,9 +82,10 @@ impl Exhaustive {
         let tree = Tree { reduction, path: Vec::new(), depth: 0, sleep: Sleep::new(), delays_left: 0, picked: false, redundant: false };
         Exhaustive { tree: Rc::new(RefCell::new(tree)), begun: false }
     }
+}
 
-    /// The policy for the next run; `None` when all have been made. The run before must be over.
-    pub fn next_policy(&mut self) -> Option<Box<dyn Policy>> {
+impl Explorer for Exhaustive {
+    fn next_policy(&mut self) -> Option<Box<dyn Policy>> {
         let mut tree = self.tree.borrow_mut();
         if std::mem::replace(&mut self.begun, true) && !tree.advance() {
             return None;
@@ -93,8 +94,7 @@ impl Exhaustive {
         Some(Box::new(Follow { tree: self.tree.clone() }))
     }
 
-    /// True once the run at hand can only repeat what another run did or will do. Its verdict is true all the same.
-    pub fn is_redundant(&self) -> bool {
+    fn is_redundant(&self) -> bool {
         self.tree.borrow().redundant
     }
 }

@@ -1,9 +1,10 @@
 //! Names of policies, and the portfolio: the seed itself chooses how to search.
 //!
 //! Source of the idea: Groce, Zhang, Eide, Chen, Regehr, "Swarm testing" (ISSTA 2012): runs that differ in how they search find more
-//! than the best single way. The shares follow the measurements quoted in the architecture notes: 40% SURW, 25% POS,
-//! 20% PCT with a depth of 1 to 5, 10% starvation, 5% uniform. The draw comes from a stream of its own, so that seed N under
-//! `portfolio` and under the policy it chose are the same run.
+//! than the best single way. The shares: 35% SURW and 35% RFF, which need fewest schedules on the programs of
+//! [`programs`](crate::programs) (`cargo run --release -p sim --example search`); 15% POS, which did as well as these on planted defects of
+//! the whole machine (`lurch matrix`); 5% each of PCT with a depth of 1 to 5, starvation and the random walk, for what the others are blind
+//! to. The draw comes from a stream of its own, so that seed N under `portfolio` and under the policy it chose are the same run.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,8 +15,10 @@ use super::fault::FaultPlan;
 use super::pct::Pct;
 use super::pos::Pos;
 use super::profile::Profile;
+use super::rff::Rff;
 use super::starve::Starve;
 use super::surw::{Surw, Urw};
+use super::timed::Timed;
 use super::uniform::Uniform;
 use super::{Policy, Scheduler};
 use crate::entropy::{Entropy, Stream};
@@ -36,6 +39,8 @@ pub enum PolicySpec {
     Urw,
     /// `surw`: [`Surw`].
     Surw,
+    /// `rff`: [`Rff`], with constraints drawn from the profile.
+    Rff,
     /// `starve`: [`Starve`].
     Starve,
     /// `delay:N`: [`Delay`] with at most N delays, 0 to [`PolicySpec::DELAYS_MAX`]; `delay` is `delay:2`.
@@ -43,6 +48,8 @@ pub enum PolicySpec {
         /// Largest number of delays.
         budget: u8,
     },
+    /// `timed`: [`Timed`].
+    Timed,
     /// `portfolio`: one of the others, chosen by the seed.
     #[default]
     Portfolio,
@@ -85,7 +92,7 @@ impl PolicySpec {
     pub const DELAYS_MAX: u8 = 99;
 
     /// What users may write.
-    pub const NAMES: [&str; 8] = ["portfolio", "surw", "pos", "pct:D", "starve", "urw", "delay:N", "uniform"];
+    pub const NAMES: [&str; 10] = ["portfolio", "surw", "pos", "rff", "pct:D", "starve", "urw", "delay:N", "uniform", "timed"];
 
     /// The policy that runs with `seed`: for a portfolio what it chooses, else this one.
     pub fn resolve(self, seed: u64) -> PolicySpec {
@@ -94,10 +101,11 @@ impl PolicySpec {
         }
         let mut entropy = Entropy::new(seed, Stream::Policy);
         match entropy.below(100) {
-            0..40 => PolicySpec::Surw,
-            40..65 => PolicySpec::Pos,
-            65..85 => PolicySpec::Pct { depth: 1 + entropy.below(5) as u8 },
-            85..95 => PolicySpec::Starve,
+            0..35 => PolicySpec::Surw,
+            35..70 => PolicySpec::Rff,
+            70..85 => PolicySpec::Pos,
+            85..90 => PolicySpec::Pct { depth: 1 + entropy.below(5) as u8 },
+            90..95 => PolicySpec::Starve,
             _ => PolicySpec::Uniform,
         }
     }
@@ -117,8 +125,10 @@ impl PolicySpec {
                 Some(surw) => drawn(surw, seed, faults),
                 None => drawn(Urw::new(entropy, profile), seed, faults),
             },
+            PolicySpec::Rff => drawn(Rff::new(entropy, profile), seed, faults),
             PolicySpec::Starve => drawn(Starve::new(entropy, profile.steps), seed, faults),
             PolicySpec::Delay { budget } => drawn(Delay::new(entropy, budget, profile.steps), seed, faults),
+            PolicySpec::Timed => drawn(Timed::new(entropy), seed, faults),
             PolicySpec::Portfolio => self.resolve(seed).build(seed, profile, faults),
         }
     }
@@ -130,8 +140,10 @@ impl PolicySpec {
             PolicySpec::Pos => "pos",
             PolicySpec::Urw => "urw",
             PolicySpec::Surw => "surw",
+            PolicySpec::Rff => "rff",
             PolicySpec::Starve => "starve",
             PolicySpec::Delay { .. } => "delay",
+            PolicySpec::Timed => "timed",
             PolicySpec::Portfolio => "portfolio",
         }
     }
@@ -159,7 +171,9 @@ impl FromStr for PolicySpec {
             "pos" => PolicySpec::Pos,
             "urw" => PolicySpec::Urw,
             "surw" => PolicySpec::Surw,
+            "rff" => PolicySpec::Rff,
             "starve" => PolicySpec::Starve,
+            "timed" => PolicySpec::Timed,
             "portfolio" => PolicySpec::Portfolio,
             _ => return Err(PolicyError::Unknown { name: shortened(text) }),
         };
@@ -190,7 +204,7 @@ mod tests {
 
     #[test]
     fn every_name_parses_and_prints_back() {
-        for text in ["uniform", "pct:1", "pct:99", "pos", "urw", "surw", "starve", "delay:0", "delay:99", "portfolio"] {
+        for text in ["uniform", "pct:1", "pct:99", "pos", "urw", "surw", "rff", "starve", "delay:0", "delay:99", "timed", "portfolio"] {
             assert_eq!(text.parse::<PolicySpec>().map(|spec| spec.to_string()), Ok(text.to_owned()));
         }
         assert_eq!("pct".parse(), Ok(PolicySpec::Pct { depth: 3 }));
@@ -200,8 +214,11 @@ mod tests {
     #[test]
     fn errors_say_what_would_be_valid() {
         let error = |text: &str| text.parse::<PolicySpec>().expect_err("not a policy").to_string();
-        assert_eq!(error("pso"), "unknown policy `pso`; policies are portfolio, surw, pos, pct:D, starve, urw, delay:N, uniform");
-        assert_eq!(error(""), "unknown policy ``; policies are portfolio, surw, pos, pct:D, starve, urw, delay:N, uniform");
+        assert_eq!(
+            error("pso"),
+            "unknown policy `pso`; policies are portfolio, surw, pos, rff, pct:D, starve, urw, delay:N, uniform, timed"
+        );
+        assert_eq!(error(""), "unknown policy ``; policies are portfolio, surw, pos, rff, pct:D, starve, urw, delay:N, uniform, timed");
         for text in ["pct:0", "pct:100", "pct:", "pct:+3", "pct:x", "pct:3:3"] {
             assert!(error(text).starts_with("policy `pct` takes a number from 1 to 99 after the colon"), "{text}");
         }
@@ -211,7 +228,7 @@ mod tests {
 
     #[test]
     fn the_portfolio_keeps_its_shares() {
-        let mut hits = [0; 5];
+        let mut hits = [0; 6];
         let mut depths = [0; 6];
         for seed in 0..10_000 {
             let place = match PolicySpec::Portfolio.resolve(seed) {
@@ -223,14 +240,15 @@ mod tests {
                 }
                 PolicySpec::Starve => 3,
                 PolicySpec::Uniform => 4,
+                PolicySpec::Rff => 5,
                 other => panic!("{other}"),
             };
             hits[place] += 1;
         }
-        for (hits, percent) in hits.into_iter().zip([40, 25, 20, 10, 5]) {
+        for (hits, percent) in hits.into_iter().zip([35, 15, 5, 5, 5, 35]) {
             assert!((percent * 85..percent * 115).contains(&hits), "{hits} for {percent}%");
         }
-        assert!(depths[0] == 0 && depths[1..].iter().all(|&n| n > 300), "{depths:?}");
+        assert!(depths[0] == 0 && depths[1..].iter().all(|&n| n > 60), "{depths:?}");
     }
 
     #[test]
@@ -249,7 +267,7 @@ mod tests {
     fn the_same_seed_picks_the_same_and_another_seed_does_not() {
         let program = |policy| programs::reorder(policy, 4, 2);
         let profile = profile_of(program);
-        for text in ["uniform", "pct:3", "pos", "urw", "surw", "starve", "delay:2", "portfolio"] {
+        for text in ["uniform", "pct:3", "pos", "urw", "surw", "rff", "starve", "delay:2", "timed", "portfolio"] {
             let spec: PolicySpec = text.parse().expect("known");
             let runs: Vec<_> = (0..20).map(|seed| program(spec.build(seed, &profile, FaultPlan::Never)).record).collect();
             let again: Vec<_> = (0..20).map(|seed| program(spec.build(seed, &profile, FaultPlan::Never)).record).collect();

@@ -6,7 +6,8 @@
 //! of many events race.
 //!
 //! A priority is drawn when an operation is announced, and again for every announced operation that conflicts with the one
-//! performed. [`OpKind::Yield`] always draws below everything else.
+//! performed. [`OpKind::Yield`] always draws below everything else, and anew whenever somebody else has paused: of two spinning
+//! waiters the one that drew badly would else wait for ever longer.
 
 use super::per_actor::PerActor;
 use super::scheduler::Scheduler;
@@ -31,7 +32,7 @@ impl Pos {
 impl Pos {
     /// The enabled actor of highest priority among those that are `free` to go, if any.
     #[inline]
-    pub(super) fn pick_among(&mut self, enabled: Enabled<'_>, free: impl Fn(ActorId, &Op) -> bool) -> Option<usize> {
+    pub(super) fn pick_among(&mut self, enabled: Enabled<'_>, mut free: impl FnMut(ActorId, &Op) -> bool) -> Option<usize> {
         let (mut best, mut best_priority) = (None, 0);
         for (index, &id) in enabled.ids.iter().enumerate() {
             let op = &enabled.ops[id.index()];
@@ -57,8 +58,10 @@ impl Pos {
     #[inline]
     pub(super) fn redraw_racing(&mut self, enabled: Enabled<'_>, picked: usize) {
         let picked = enabled.ops[enabled.ids[picked].index()];
+        let pauses = picked.is(OpKind::Yield);
         for &id in enabled.ids {
-            if picked.conflicts(&enabled.ops[id.index()]) {
+            let op = &enabled.ops[id.index()];
+            if picked.conflicts(op) || pauses && op.is(OpKind::Yield) {
                 *self.priorities.at(id) = 0;
             }
         }
@@ -110,6 +113,15 @@ mod tests {
             let outcome = programs::beside_yielding_daemons(PolicySpec::Pos.build(seed, &Profile::default(), FaultPlan::Never));
             assert_eq!(outcome.burst, Burst::Finished);
             assert!(outcome.steps < 100, "{}", outcome.steps);
+        }
+    }
+
+    #[test]
+    fn two_spinning_waiters_take_turns() {
+        for seed in 0..300 {
+            let outcome = programs::spinning_hand_over(PolicySpec::Pos.build(seed, &Profile::default(), FaultPlan::Never));
+            assert_eq!(outcome.burst, Burst::Finished);
+            assert!(outcome.steps < 1000, "{}", outcome.steps);
         }
     }
 

@@ -8,9 +8,10 @@
 //! plenty) see more than one: an actor that returned early in one of them has its steps from another.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
+use super::rff::{Before, Site};
 use super::{Divergence, Policy};
 use crate::engine::{ActorId, Choice, Object, Op, OpKind};
 
@@ -25,6 +26,17 @@ pub struct Profile {
     pub parents: Vec<Option<ActorId>>,
     /// Objects that are worth interleaving, in ascending order: SURW draws one for each run.
     pub interesting: Vec<Interesting>,
+    /// Fallible calls by class, in ascending order.
+    pub fallible: Vec<Fallible>,
+}
+
+/// Fallible calls of one class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fallible {
+    /// The class, as the workload numbers them.
+    pub class: u16,
+    /// How often it was called in the run that called it most.
+    pub calls: u32,
 }
 
 /// One range of objects that at least two actors touch and at least one changes.
@@ -36,6 +48,10 @@ pub struct Interesting {
     pub end: Object,
     /// Steps per actor that touch the range, indexed by [`ActorId::index`].
     pub per_actor: Vec<u32>,
+    /// From where the range is touched, in ascending order.
+    pub sites: Vec<Site>,
+    /// Which reads have found which writes (`None`: what was there at the start), in ascending order.
+    pub pairs: Vec<(Site, Option<Site>)>,
 }
 
 impl Interesting {
@@ -45,6 +61,12 @@ impl Interesting {
         op.object() < self.end && self.start.0 < op.object().0.saturating_add(u64::from(op.bytes().max(1)))
     }
 }
+
+/// Most sites kept for one object; a loop over a table has many.
+const SITES_MAX: usize = 64;
+
+/// Most pairs of read and write kept for one object.
+const PAIRS_MAX: usize = 1024;
 
 /// Largest weight of one actor; keeps the sum over all actors below 2^32.
 const WEIGHT_MAX: u32 = 1 << 24;
@@ -77,8 +99,22 @@ struct Counts {
     per_actor: Vec<u32>,
     parents: Vec<Option<ActorId>>,
     last: Option<ActorId>,
-    /// By block of memory or exact object: is it written, and steps per actor.
-    objects: BTreeMap<u64, (bool, Vec<u32>)>,
+    /// What each actor did last, indexed by [`ActorId::index`].
+    before: Vec<Before>,
+    /// By block of memory or exact object.
+    objects: BTreeMap<u64, Block>,
+    /// Fallible calls by class.
+    fallible: BTreeMap<u16, u32>,
+}
+
+/// Who touched an object.
+#[derive(Default)]
+struct Block {
+    written: bool,
+    per_actor: Vec<u32>,
+    sites: BTreeSet<Site>,
+    pairs: BTreeSet<(Site, Option<Site>)>,
+    last_write: Option<Site>,
 }
 
 impl Profiler {
@@ -103,14 +139,16 @@ impl Profiler {
     pub fn finish(mut self) -> Profile {
         self.end_run();
         let block_bytes = self.counts.borrow().block_bytes;
-        let shared = |block: &(bool, Vec<u32>)| block.0 && block.1.iter().filter(|&&count| count > 0).count() > 1;
+        let shared = |block: &Block| block.written && block.per_actor.iter().filter(|&&count| count > 0).count() > 1;
         let blocks = self.most.objects.into_iter().filter(|(_, block)| shared(block));
-        let interesting = blocks.map(|(start, (_, per_actor))| {
+        let interesting = blocks.map(|(start, Block { per_actor, sites, pairs, .. })| {
             let bytes = if Object(start).is_memory() { block_bytes } else { 1 };
-            Interesting { start: Object(start), end: Object(start + bytes), per_actor }
+            let (sites, pairs) = (sites.into_iter().collect(), pairs.into_iter().collect());
+            Interesting { start: Object(start), end: Object(start + bytes), per_actor, sites, pairs }
         });
         let interesting = interesting.collect();
-        Profile { steps: self.most.steps, per_actor: self.most.per_actor, parents: self.most.parents, interesting }
+        let fallible = self.most.fallible.into_iter().map(|(class, calls)| Fallible { class, calls }).collect();
+        Profile { steps: self.most.steps, per_actor: self.most.per_actor, parents: self.most.parents, interesting, fallible }
     }
 
     fn end_run(&mut self) {
@@ -132,10 +170,16 @@ impl Counts {
         if run.parents.len() > self.parents.len() {
             self.parents = run.parents;
         }
-        for (object, (written, per_actor)) in run.objects {
+        for (object, mut block) in run.objects {
             let most = self.objects.entry(object).or_default();
-            most.0 |= written;
-            rise(&mut most.1, &per_actor);
+            most.written |= block.written;
+            most.sites.append(&mut block.sites);
+            most.pairs.append(&mut block.pairs);
+            rise(&mut most.per_actor, &block.per_actor);
+        }
+        for (class, calls) in run.fallible {
+            let most = self.fallible.entry(class).or_default();
+            *most = calls.max(*most);
         }
     }
 
@@ -143,6 +187,7 @@ impl Counts {
     fn appear(&mut self, actor: ActorId) {
         while self.per_actor.len() <= actor.index() {
             self.per_actor.push(0);
+            self.before.push(Before::default());
             self.parents.push(self.last);
         }
     }
@@ -151,6 +196,8 @@ impl Counts {
         self.appear(actor);
         self.steps += 1;
         self.last = Some(actor);
+        let before = self.before[actor.index()];
+        self.before[actor.index()] = before.then(op.kind());
         if op.is(OpKind::Yield) {
             return;
         }
@@ -161,9 +208,19 @@ impl Counts {
         let start = if op.object().is_memory() { op.object().0 & !(self.block_bytes - 1) } else { op.object().0 };
         let end = if op.object().is_memory() { op.object().0.saturating_add(u64::from(op.bytes().max(1))) } else { start + 1 };
         for block in (start..end).step_by(self.block_bytes as usize) {
-            let (written, per_actor) = self.objects.entry(block).or_default();
+            let Block { written, per_actor, sites, pairs, last_write } = self.objects.entry(block).or_default();
             *written |= op.kind().writes();
             per_actor.resize(per_actor.len().max(actor.index() + 1), 0);
+            let site = Site::new(op.kind(), per_actor[actor.index()], before);
+            if sites.len() < SITES_MAX {
+                sites.insert(site);
+            }
+            if site.reads() && pairs.len() < PAIRS_MAX {
+                pairs.insert((site, *last_write));
+            }
+            if op.kind().writes() {
+                *last_write = Some(site);
+            }
             per_actor[actor.index()] += 1;
         }
     }
@@ -177,9 +234,13 @@ struct Watch {
 
 impl Policy for Watch {
     fn choose(&mut self, choice: Choice<'_>) -> u32 {
-        if let Choice::Schedule(enabled) = choice {
-            let mut counts = self.counts.borrow_mut();
-            enabled.ids.iter().for_each(|&id| counts.appear(id));
+        match choice {
+            Choice::Schedule(enabled) => {
+                let mut counts = self.counts.borrow_mut();
+                enabled.ids.iter().for_each(|&id| counts.appear(id));
+            }
+            Choice::Fault { class, .. } => *self.counts.borrow_mut().fallible.entry(class).or_default() += 1,
+            Choice::Of { .. } | Choice::Odds { .. } => {}
         }
         self.inner.choose(choice)
     }
@@ -187,6 +248,10 @@ impl Policy for Watch {
     fn performed(&mut self, actor: ActorId, op: Op) {
         self.counts.borrow_mut().count(actor, op);
         self.inner.performed(actor, op);
+    }
+
+    fn ordered(&mut self, before: ActorId, after: ActorId) {
+        self.inner.ordered(before, after);
     }
 
     fn name(&self) -> String {
@@ -241,7 +306,7 @@ mod tests {
 
     #[test]
     fn a_range_is_touched_by_what_overlaps_it() {
-        let range = Interesting { start: Object(0x1000), end: Object(0x1008), per_actor: vec![] };
+        let range = Interesting { start: Object(0x1000), end: Object(0x1008), per_actor: vec![], ..Interesting::default() };
         let write = |address, bytes| Op::new(OpKind::Write, Object(address), bytes);
         assert!(range.touches(&write(0x1000, 8)) && range.touches(&write(0xffc, 8)) && range.touches(&write(0x1007, 0)));
         assert!(!range.touches(&write(0x1008, 8)) && !range.touches(&write(0xff8, 8)));

@@ -58,6 +58,7 @@ impl Replay {
 }
 
 impl Policy for Replay {
+    #[inline]
     fn choose(&mut self, choice: Choice<'_>) -> u32 {
         if let Some(value) = self.recorded(&choice) {
             self.position += 1;
@@ -74,6 +75,12 @@ impl Policy for Replay {
         self.steps += 1;
         if let Some(then) = &mut self.then {
             then.performed(actor, op);
+        }
+    }
+
+    fn ordered(&mut self, before: ActorId, after: ActorId) {
+        if let Some(then) = &mut self.then {
+            then.ordered(before, after);
         }
     }
 
@@ -171,7 +178,7 @@ mod tests {
     }
 
     fn ask(replay: &mut Replay, ids: &[ActorId]) -> u32 {
-        replay.choose(Choice::Schedule(Enabled { ids, ops: &[Op::begin(); 8], last: None, step: replay.steps }))
+        replay.choose(Choice::Schedule(Enabled { ids, others: ids, ops: &[Op::begin(); 8], last: None, step: replay.steps, version: 0 }))
     }
     fn listed(choices: &[(ChoiceKind, u32)]) -> Replay {
         Replay::new(choices.iter().map(|&(kind, value)| Recorded::new(kind, value)).collect())

@@ -13,6 +13,11 @@ pub trait Scheduler {
         let _ = (actor, op);
     }
 
+    /// Told that `after` goes on only because of what `before` has done so far.
+    fn ordered(&mut self, before: ActorId, after: ActorId) {
+        let _ = (before, after);
+    }
+
     /// Name with parameters, as `--policy` takes it.
     fn name(&self) -> String;
 }
@@ -23,6 +28,9 @@ impl Scheduler for Box<dyn Scheduler> {
     }
     fn performed(&mut self, actor: ActorId, op: Op) {
         (**self).performed(actor, op);
+    }
+    fn ordered(&mut self, before: ActorId, after: ActorId) {
+        (**self).ordered(before, after);
     }
     fn name(&self) -> String {
         (**self).name()

@@ -1,15 +1,11 @@
 //! Small programs for the tests of the policies.
 
-use super::{FaultPlan, Policy, PolicySpec, Profile, Profiler};
+use super::{FaultPlan, Policy, PolicySpec, Profile};
 use crate::shared::Outcome;
 
 /// The profile of a few uniform runs of `program`.
 pub(super) fn profile_of(program: impl Fn(Box<dyn Policy>) -> Outcome) -> Profile {
-    let mut profiler = Profiler::new(8);
-    for seed in 0..16 {
-        program(profiler.watch(PolicySpec::Uniform.build(seed, &Profile::default(), FaultPlan::Never)));
-    }
-    profiler.finish()
+    crate::search::Search::profile(program)
 }
 
 /// In how many of the seeds from 0 below `runs` the program fails.
@@ -63,6 +59,44 @@ pub(super) mod programs {
         world.spawn("reader", async move {
             let seen = (a.get().await, b.get().await);
             check.check(seen != (1, 0), "a half written pair");
+        });
+        world.run(STEPS_MAX)
+    }
+
+    /// A bug of depth 1: the second actor's only step comes first.
+    pub(crate) fn depth_1(policy: Box<dyn Policy>, padding: u32) -> Outcome {
+        let world = World::new(policy);
+        let cell = world.cell(0u32);
+        let set = cell.clone();
+        world.spawn("first", async move {
+            for _ in 0..padding {
+                set.set(1).await;
+            }
+        });
+        let check = world.clone();
+        world.spawn("second", async move { check.check(cell.get().await == 1, "used before it was made") });
+        world.run(STEPS_MAX)
+    }
+
+    /// A bug of depth 3: the reader's first look must come between two adjacent writes and its second look after them.
+    pub(crate) fn depth_3(policy: Box<dyn Policy>, padding: u32) -> Outcome {
+        let world = World::new(policy);
+        let cell = world.cell(0u32);
+        let (set, own) = (cell.clone(), world.cell(0u32));
+        world.spawn("writer", async move {
+            for step in 0..padding {
+                own.set(step).await;
+            }
+            set.set(1).await;
+            set.set(2).await;
+            for step in 0..padding {
+                own.set(step).await;
+            }
+        });
+        let check = world.clone();
+        world.spawn("reader", async move {
+            let seen = (cell.get().await, cell.get().await);
+            check.check(seen != (1, 2), "saw the change happen");
         });
         world.run(STEPS_MAX)
     }

@@ -28,6 +28,9 @@ pub(super) struct RunFlags {
     /// Change a parameter of the generator (`lurch list settings`); may be given several times.
     #[arg(long, value_name = "KEY=VALUE", env = "LURCH_SET", value_delimiter = ',', value_parser = setting)]
     set: Vec<(String, u64)>,
+    /// Let programs on madsim nodes issue the calls of the update, by message, instead of the scenario's own programs.
+    #[arg(long, env = "LURCH_HOSTED", value_parser = clap::builder::FalseyValueParser::new())]
+    hosted: bool,
 }
 
 impl RunFlags {
@@ -44,7 +47,7 @@ impl RunFlags {
             defects: self.defect.iter().fold(Defects::NONE, |defects, &defect| defects.with(defect)),
             policy: self.policy,
             fail_nth: self.fail_nth,
-            settings: self.set.iter().cloned().collect::<Settings>(),
+            settings: self.set.iter().cloned().chain(self.hosted.then(|| ("hosted".to_owned(), 1))).collect::<Settings>(),
         })
     }
 }
@@ -71,6 +74,12 @@ impl JobsFlag {
     }
 }
 
+/// A token or path as it was typed, also where it is not UTF-8: what is wrong with it is told like any other damage.
+pub(super) fn source() -> impl clap::builder::TypedValueParser<Value = String> {
+    use clap::builder::TypedValueParser as _;
+    clap::builder::OsStringValueParser::new().map(|text| text.to_string_lossy().into_owned())
+}
+
 /// Policy names, as clap wants them.
 pub(super) fn policy(text: &str) -> Result<PolicySpec, String> {
     text.parse().map_err(|error: sim::policy::PolicyError| format!("{error}; next: lurch list policies"))
@@ -82,6 +91,6 @@ fn fail_nth(text: &str) -> Result<u32, String> {
 
 fn setting(text: &str) -> Result<(String, u64), String> {
     let (key, value) = text.split_once('=').ok_or("KEY=VALUE is wanted; next: lurch list settings")?;
-    let (key, value) = names::setting(key, names::number(value)?)?;
+    let (key, value) = names::setting(key, names::setting_value(key, value)?)?;
     Ok((key.to_owned(), value))
 }

@@ -1,8 +1,11 @@
 //! `lurch bench`: runs and steps a second of the whole machine, all oracles on, one worker; by itself and under the host level.
+//! With `--search`: how many schedules each search needs to the first bug of the public programs of [`sim::programs`].
 
 use std::time::Duration;
 
 use serde::Serialize;
+use sim::programs::{Program, Table};
+use sim::search::Search;
 
 use super::args::{RunFlags, SeedFlag};
 use super::console::Console;
@@ -24,6 +27,18 @@ pub(super) struct Args {
     /// How long to measure, half of it under the host level.
     #[arg(long, value_name = "TIME", env = "LURCH_TIME_BUDGET", default_value = "5s", value_parser = names::duration)]
     time_budget: Duration,
+    /// Measure the searches instead: mean schedules to the first bug of small public programs, beside what was published.
+    #[arg(long)]
+    search: bool,
+    /// Trials for each program, with --search.
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000), requires = "search")]
+    trials: u32,
+    /// Most schedules of a trial, with --search.
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000), requires = "search")]
+    runs: u32,
+    /// All programs, not only those with published figures; with --search.
+    #[arg(long, requires = "search")]
+    all: bool,
     /// JSON lines, as with --message-format json.
     #[arg(long, env = "LURCH_JSON", value_parser = clap::builder::FalseyValueParser::new())]
     json: bool,
@@ -41,6 +56,9 @@ struct BenchJson {
 pub(super) fn command(args: &Args, console: &mut Console) -> Result<Exit, CommandError> {
     if args.json {
         console.set_json();
+    }
+    if args.search {
+        return search(args, console);
     }
     let scenario = names::scenario(&args.scenario).map_err(CommandError::Usage)?;
     let selection = args.flags.selection(scenario)?;
@@ -67,6 +85,48 @@ pub(super) fn command(args: &Args, console: &mut Console) -> Result<Exit, Comman
         times(|sum| sum.steps),
         times(|sum| sum.runs)
     ))?;
+    Ok(Exit::Clean)
+}
+
+#[derive(Serialize)]
+struct SearchJson {
+    r#type: &'static str,
+    program: String,
+    search: String,
+    trials: u32,
+    found: u32,
+    /// Mean schedules to the first bug, over the trials that found it; 0 where none did.
+    mean: f64,
+    /// What was published for SURW, PCT-3, POS and the random walk: mean, and trials of 20 that found the bug.
+    published: Option<[(u32, u32); 4]>,
+}
+
+/// The table of searches by public programs.
+fn search(args: &Args, console: &mut Console) -> Result<Exit, CommandError> {
+    let searches = Search::all();
+    let programs = Program::ALL.into_iter().filter(|program| args.all || program.published().is_some());
+    console.say(&format!("mean schedules to the first bug over {} trials of at most {}", args.trials, args.runs))?;
+    console.say(&Table::heading(&searches))?;
+    let mut rows = Vec::new();
+    for program in programs {
+        let mut table = Table::measure(searches.clone(), &[program], args.trials, args.runs, |_| ());
+        let row = table.rows.remove(0);
+        console.say(&Table::line(&row))?;
+        for (search, found) in searches.iter().zip(&row.found) {
+            console.json(&SearchJson {
+                r#type: "search",
+                program: program.to_string(),
+                search: search.to_string(),
+                trials: found.trials,
+                found: found.found,
+                mean: found.mean,
+                published: program.published().map(sim::programs::Published::entries),
+            })?;
+        }
+        rows.push(row);
+    }
+    let table = Table { searches, rows };
+    console.say(&table.summary(args.runs))?;
     Ok(Exit::Clean)
 }
 

@@ -11,6 +11,7 @@ use serde::Serialize;
 #[derive(clap::Args, Debug)]
 pub(super) struct Args {
     /// A token (`lu1-...`) or a seed file.
+    #[arg(value_parser = super::args::source())]
     source: String,
     /// Plain text for a mail, 72 columns.
     #[arg(long, env = "LURCH_MAIL", value_parser = clap::builder::FalseyValueParser::new())]

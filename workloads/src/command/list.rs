@@ -78,7 +78,16 @@ fn items(what: What) -> Vec<Item> {
         What::Marks => Mark::ALL.iter().map(|mark| item("mark", mark.name(), String::new())).collect(),
         What::Settings => PARAMETERS
             .iter()
-            .map(|parameter| item("setting", parameter.key, format!("{} (at most {})", parameter.about, parameter.max)))
+            .map(|parameter| {
+                item(
+                    "setting",
+                    parameter.key,
+                    match parameter.names {
+                        [] => format!("{} (at most {})", parameter.about, parameter.max),
+                        names => format!("{} ({})", parameter.about, names.join(", ")),
+                    },
+                )
+            })
             .collect(),
     }
 }
@@ -88,10 +97,13 @@ fn policy_about(name: &str) -> &'static str {
         "portfolio" => "one of the others, chosen by the seed (default)",
         "surw" => "selectively uniform random walk over interesting objects",
         "pos" => "partial order sampling",
+        "rff" => "partial order sampling towards reads of writes that profiling has not seen",
         "pct:D" => "priorities with D-1 change points, for bugs of depth D from 1 to 99",
         "starve" => "one actor is kept waiting",
         "urw" => "uniform random walk over interleavings",
         "uniform" => "any enabled actor",
+        "timed" => "the earliest event next, by the costs of steps",
+        "delay:N" => "round robin with at most N actors skipped, N from 0 to 99",
         _ => "",
     }
 }

@@ -64,10 +64,11 @@ const TARGETS: &[Target] = &[
     target("LU-078", "any", "tip", Some(Defect::FreeBeforeFlush), EARLY_FREE),
 ];
 
-const POLICIES: [PolicySpec; 7] = [
+const POLICIES: [PolicySpec; 8] = [
     PolicySpec::Portfolio,
     PolicySpec::Surw,
     PolicySpec::Pos,
+    PolicySpec::Rff,
     PolicySpec::Pct { depth: 3 },
     PolicySpec::Urw,
     PolicySpec::Starve,

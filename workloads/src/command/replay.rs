@@ -12,6 +12,7 @@ use crate::token;
 #[derive(clap::Args, Debug)]
 pub(super) struct Args {
     /// A token (`lu1-...`) or a seed file.
+    #[arg(value_parser = args::source())]
     source: String,
     /// Where the recorded choices end or no longer fit, go on with this policy.
     #[arg(long, value_name = "POLICY", env = "LURCH_THEN", value_parser = args::policy)]

@@ -2,12 +2,9 @@
 
 use std::path::PathBuf;
 
-use serde::Serialize;
-
 use super::args::{RunFlags, SeedFlag};
 use super::console::Console;
 use super::{CommandError, Exit};
-use crate::host::{self, Hosted};
 use crate::names;
 use crate::report::history::History;
 use crate::report::json::{self, VerdictJson};
@@ -35,68 +32,11 @@ pub(super) struct Args {
     /// A run that a bound ended is exit code 104.
     #[arg(long, env = "LURCH_STRICT", value_parser = clap::builder::FalseyValueParser::new())]
     strict: bool,
-    /// Let programs on madsim nodes issue the calls of the update, by message, instead of the scenario's own programs.
-    #[arg(long, env = "LURCH_HOSTED", conflicts_with_all = ["trace", "output"], value_parser = clap::builder::FalseyValueParser::new())]
-    hosted: bool,
-}
-
-#[derive(Serialize)]
-struct HostedJson {
-    r#type: &'static str,
-    verdict: &'static str,
-    property: String,
-    title: String,
-    scenario: &'static str,
-    kernel: String,
-    seed: String,
-    steps: u64,
-    cycles: u64,
-    trace_hash: String,
-    bursts: u64,
-    calls: u64,
-}
-
-/// A run under the host level. No token names one: it is repeated by the same command.
-fn hosted(args: &Args, spec: &RunSpec, console: &mut Console) -> Result<Exit, CommandError> {
-    let Hosted { outcome, bursts, calls } = host::run(spec);
-    let verdict = &outcome.verdict;
-    console.json(&HostedJson {
-        r#type: "hosted",
-        verdict: verdict.kind.name(),
-        property: verdict.property.clone(),
-        title: verdict.title.clone(),
-        scenario: spec.scenario.name,
-        kernel: spec.kernel(),
-        seed: format!("{:#x}", spec.seed),
-        steps: outcome.steps,
-        cycles: outcome.cycles,
-        trace_hash: format!("{:016x}", outcome.trace_hash),
-        bursts,
-        calls,
-    })?;
-    match verdict.kind {
-        VerdictKind::Clean => console.say("clean")?,
-        kind => console.say(&format!("{}: {} ({})", kind.name(), verdict.title, verdict.property))?,
-    }
-    for line in &verdict.details {
-        console.say(&format!("  {line}"))?;
-    }
-    console.say(&format!(
-        "hosted: kernel {}, policy {}, {} steps in {bursts} bursts, {calls} calls by message, trace hash {:016x}",
-        spec.kernel(),
-        spec.policy.resolve(spec.seed),
-        outcome.steps,
-        outcome.trace_hash
-    ))?;
-    Ok(exit(&outcome, args.strict))
 }
 
 pub(super) fn command(args: &Args, console: &mut Console) -> Result<Exit, CommandError> {
     let scenario = names::scenario(&args.scenario).map_err(CommandError::Usage)?;
     let spec = args.flags.selection(scenario)?.spec(args.seed.seed);
-    if args.hosted {
-        return hosted(args, &spec, console);
-    }
     let how = How { keep_log: true, ..How::default() };
     let outcome = run(&mut Workspace::new(), &spec, &how);
     let token = token::encode(&spec);

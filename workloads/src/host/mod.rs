@@ -37,11 +37,16 @@ pub struct Hosted {
 /// Runs `spec` under the host level. Where the spec's scenario has agents and neighbours of its own, here the nodes take their place:
 /// the spec gives kernels, topology, defects, policy and seed. The same spec gives the same outcome on every host and thread.
 pub fn run(spec: &RunSpec) -> Hosted {
+    run_keeping(spec, false)
+}
+
+/// As [`run`]; with `keep_log` the outcome has its events.
+pub fn run_keeping(spec: &RunSpec, keep_log: bool) -> Hosted {
     // A constant sets this seed apart from every stream of the engine.
     let seed = spec.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x686f_7374;
     let runtime = Runtime::with_seed_and_config(seed, madsim::Config::default());
     let result: Arc<Mutex<Option<Hosted>>> = Arc::default();
-    runtime.block_on(nodes::orchestrate(spec.clone(), result.clone()));
+    runtime.block_on(nodes::orchestrate(spec.clone(), keep_log, result.clone()));
     let hosted = result.lock().take();
     hosted.expect("the machine node leaves its outcome before the orchestrator returns")
 }

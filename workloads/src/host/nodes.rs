@@ -71,7 +71,7 @@ impl Drop for Alive {
 }
 
 /// Starts the nodes, restarts the programs after a jump, returns when the machine is done.
-pub(super) async fn orchestrate(spec: RunSpec, result: Arc<Mutex<Option<Hosted>>>) {
+pub(super) async fn orchestrate(spec: RunSpec, keep_log: bool, result: Arc<Mutex<Option<Hosted>>>) {
     let handle = Handle::current();
     let era = Arc::new(AtomicU8::new(0));
     let alive = Arc::new(AtomicU32::new(0));
@@ -97,7 +97,7 @@ pub(super) async fn orchestrate(spec: RunSpec, result: Arc<Mutex<Option<Hosted>>
         .create_node()
         .name("machine")
         .ip("10.0.0.1".parse().expect("an address"))
-        .init(move || machine(machine_spec.clone(), outcome.clone()))
+        .init(move || machine(machine_spec.clone(), keep_log, outcome.clone()))
         .build();
     let programs = [Client::Agent, Client::Vmm].map(|client| {
         let (era, alive) = (era.clone(), alive.clone());
@@ -141,11 +141,11 @@ pub(super) async fn orchestrate(spec: RunSpec, result: Arc<Mutex<Option<Hosted>>
 }
 
 /// The machine node.
-async fn machine(spec: RunSpec, result: Arc<Mutex<Option<Hosted>>>) {
+async fn machine(spec: RunSpec, keep_log: bool, result: Arc<Mutex<Option<Hosted>>>) {
     let endpoint = Rc::new(Endpoint::bind(MACHINE).await.expect("the port is free"));
     let mailbox = Rc::new(Mailbox::default());
     let mut workspace = WORKSPACE.take();
-    let mut run = Run::start_hosted(&mut workspace, &spec, &How::default(), mailbox.clone());
+    let mut run = Run::start_hosted(&mut workspace, &spec, &How { keep_log, ..How::default() }, mailbox.clone());
     let core = run.machine().core.clone();
     let receiver = {
         let (endpoint, mailbox) = (endpoint.clone(), mailbox.clone());

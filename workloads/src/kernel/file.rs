@@ -8,15 +8,9 @@ use sim::sync::{Refcount, SpinLock};
 
 use super::mm::{Gfp, callee_fails, kfree, kzalloc};
 use super::{Task, iommufd, luo, memfd, vfio};
-use crate::errno::{EBADF, Errno};
+use crate::callee;
+use crate::errno::{EBADF, EMFILE, Errno};
 use crate::tag;
-
-/// Too many open files. (`errno.rs` may adopt it.)
-pub const EMFILE: Errno = -24;
-/// Fault class of `copy_to_user` and `copy_from_user`.
-pub const COPY_USER: u16 = 1;
-/// Fault class of anonymous inode and file creation beyond their allocation.
-pub const ANON_INODE: u16 = 2;
 
 /// What a file is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -82,7 +76,7 @@ pub async fn alloc_files(t: &Task) -> Ptr<Files> {
 
 /// `copy_to_user()`: true when it failed.
 pub fn copy_to_user_fails(t: &Task) -> bool {
-    callee_fails(t, COPY_USER)
+    callee_fails(t, callee::COPY_USER)
 }
 
 /// `alloc_file_pseudo()`: a file with one reference, or NULL.

@@ -4,7 +4,7 @@
 //! free list of an unmap use the same words, and two walks over one domain corrupt each other. The list head lies on the
 //! stack of its user and is [`IommuPagesList`]; only its owner reaches it.
 //!
-//! Not modelled: the two counters of node statistics, and the `incoherent` flag (tables of units that do not snoop).
+//! Not modelled: the two counters of node statistics, and the `incoherent` flag of a page: on x86 a flush leaves nothing to undo.
 
 use iommu_model::addr::Pa;
 use sim::memory::{Ptr, Tag};
@@ -41,6 +41,16 @@ pub async fn iommu_alloc_pages(t: &Task, gfp: Gfp, tag: Tag) -> Ptr<u64> {
         return Ptr::NULL;
     }
     page_address(t, page)
+}
+
+/// `iommu_pages_start_incoherent()`, x86: the page is about to be read by a walker that does not snoop.
+pub async fn iommu_pages_start_incoherent(t: &Task, table: Ptr<u64>) {
+    t.clflush_cache_range(table, super::mm::PAGE_SIZE).await;
+}
+
+/// `iommu_pages_flush_incoherent()`, x86: `bytes` bytes of a table reach memory.
+pub async fn iommu_pages_flush_incoherent(t: &Task, at: Ptr<u64>, bytes: u64) {
+    t.clflush_cache_range(at, bytes).await;
 }
 
 /// `iommu_free_pages()`: drops the reference of the table's user.

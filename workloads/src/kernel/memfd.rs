@@ -19,21 +19,15 @@ use sim::memory::{Field, Ptr, field};
 use sim::sync::{RwSem, SpinLock};
 
 use super::Task;
-use super::file::{ANON_INODE, File, FileKind, Files, alloc_file, fd_install, fget_kind, fput, get_unused_fd, put_unused_fd};
+use super::file::{File, FileKind, Files, alloc_file, fd_install, fget_kind, fput, get_unused_fd, put_unused_fd};
 use super::mm::{
     Gfp, PAGE_SIZE, PG_DIRTY, PG_SWAPBACKED, PG_UPTODATE, Page, alloc_pages, callee_fails, folio_get, folio_in_scratch, folio_lock,
     folio_order, folio_put, folio_set_flag, folio_try_get, folio_unlock, kfree, kzalloc, page_address, page_to_pfn,
 };
+use crate::callee;
 use crate::errno::{EAGAIN, EBADF, EBUSY, EEXIST, EINVAL, ENOMEM, EPERM, Errno};
 use crate::tag;
 use crate::verb;
-
-/// Fault class: `mem_cgroup_charge` of a folio.
-pub const CHARGE: u16 = 20;
-/// Fault class: accounting of blocks to an inode.
-pub const ACCT_BLOCKS: u16 = 21;
-/// Fault class: migration of a folio.
-pub const MIGRATE: u16 = 22;
 
 /// Seal: no more seals.
 pub const F_SEAL_SEAL: u32 = 1;
@@ -96,7 +90,7 @@ pub async fn memfd_file_inode(t: &Task, file: Ptr<File>) -> Ptr<Inode> {
 
 /// `memfd_alloc_file()`: a memfd of `size` bytes without pages, or NULL.
 pub async fn memfd_alloc_file(t: &Task, size: u64, seals: u32, huge: bool) -> Ptr<File> {
-    if callee_fails(t, ANON_INODE) {
+    if callee_fails(t, callee::ANON_INODE) {
         return Ptr::NULL;
     }
     let inode = kzalloc::<Inode>(t, Inode::BYTES, Gfp::Kernel, tag::SHMEM_INODE).await;
@@ -286,7 +280,7 @@ async fn shmem_get_folio(t: &Task, inode: Ptr<Inode>, index: u64, fill: bool) ->
         if page.is_null() {
             return Ptr::err(-ENOMEM);
         }
-        if callee_fails(t, CHARGE) {
+        if callee_fails(t, callee::CHARGE) {
             folio_put(t, page).await;
             return Ptr::err(-ENOMEM);
         }
@@ -388,7 +382,7 @@ pub async fn unpin_folio_pages(t: &Task, page: Ptr<Page>, nr: u32) {
 /// somebody else holds references.
 async fn migrate_folio(t: &Task, inode: Ptr<Inode>, page: Ptr<Page>, order: u8) -> Errno {
     t.call("migrate_folio");
-    if callee_fails(t, MIGRATE) {
+    if callee_fails(t, callee::MIGRATE) {
         return EBUSY;
     }
     let new = alloc_pages(t, Gfp::Kernel, order, false, tag::MEMFD_FOLIO).await;

@@ -17,14 +17,14 @@ use super::kho::{
 };
 use super::luo::FileOpArgs;
 use super::memfd::{
-    ACCT_BLOCKS, CHARGE, Inode, folio_make_uptodate, memfd_alloc_file, memfd_file_inode, memfd_pin_folio, shmem_add_to_page_cache,
-    shmem_freeze, unpin_folio,
+    Inode, folio_make_uptodate, memfd_alloc_file, memfd_file_inode, memfd_pin_folio, shmem_add_to_page_cache, shmem_freeze, unpin_folio,
 };
 use super::mm::{
     PAGE_SIZE, PG_DIRTY, PG_LOCKED, PG_SWAPBACKED, PG_UPTODATE, Page, callee_fails, folio_order, folio_put, folio_set_flag, folio_unlock,
     kvfree, kvzalloc, page_to_pfn, pfn_to_page,
 };
 use crate::abi::memfd as abi;
+use crate::callee;
 use crate::defect::Defect;
 use crate::errno::{EINVAL, EIO, ENOENT, ENOMEM, ENOSPC, Errno};
 use crate::tag;
@@ -190,7 +190,9 @@ async fn memfd_luo_unpreserve_folios(t: &Task, ser: Ptr<Ser>, array: Ptr<VmStruc
         if !(t.k.has(Defect::UnpreserveSkipsFolio) && index + 1 == nr_folios) {
             kho_unpreserve_folio(t, folio, owner::MEMFD).await;
         }
-        unpin_folio(t, folio).await;
+        if !t.k.has(Defect::UnpreserveKeepsPins) {
+            unpin_folio(t, folio).await;
+        }
     }
     vfree(t, array).await;
 }
@@ -208,13 +210,10 @@ pub(super) async fn memfd_luo_unpreserve(t: &Task, args: &mut FileOpArgs) {
     t.up_write(inode.at(Inode::LOCK)).await;
 }
 
-/// Fault class: a handler's freeze says no.
-pub const FREEZE: u16 = 30;
-
 /// `memfd_luo_freeze()`: the position may have moved since preserve.
 pub(super) async fn memfd_luo_freeze(t: &Task, args: &mut FileOpArgs) -> Errno {
     t.call("memfd_luo_freeze");
-    if callee_fails(t, FREEZE) {
+    if callee_fails(t, callee::MEMFD_FREEZE) {
         return EIO;
     }
     let ser = Ptr::<Ser>::from_pa(Pa(args.serialized_data));
@@ -302,7 +301,7 @@ async fn memfd_luo_retrieve_folios(t: &Task, file: Ptr<File>, array: Ptr<VmStruc
             }
             'unlock_folio: {
                 t.write(folio.at(Page::FLAGS), PG_LOCKED | PG_SWAPBACKED).await;
-                if callee_fails(t, CHARGE) {
+                if callee_fails(t, callee::CHARGE) {
                     err = ENOMEM;
                     break 'unlock_folio;
                 }
@@ -321,7 +320,7 @@ async fn memfd_luo_retrieve_folios(t: &Task, file: Ptr<File>, array: Ptr<VmStruc
                 if flags & abi::FOLIO_DIRTY != 0 {
                     folio_set_flag(t, folio, PG_DIRTY).await;
                 }
-                if callee_fails(t, ACCT_BLOCKS) {
+                if callee_fails(t, callee::ACCT_BLOCKS) {
                     err = ENOSPC;
                     break 'unlock_folio;
                 }

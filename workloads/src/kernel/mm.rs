@@ -22,6 +22,7 @@ use self::list::ListHead;
 use super::Task;
 use crate::mark::Mark;
 use crate::tag;
+use crate::verb;
 
 /// Bytes of a page.
 pub const PAGE_SIZE: u64 = 4096;
@@ -138,7 +139,10 @@ pub async fn alloc_pages(t: &Task, gfp: Gfp, order: u8, zero: bool, tag: Tag) ->
     }
     t.step(Op::new(OpKind::Alloc, Object::free_list(0), 0)).await;
     let zone = if gfp == Gfp::Movable { Zone::Movable } else { Zone::Normal };
-    let Some(pfn) = t.machine.take_frames(order, zone, tag) else { return Ptr::NULL };
+    let Some(pfn) = t.machine.take_frames(order, zone, tag) else {
+        t.machine.note(verb::NO_MEMORY, [u64::from(tag.0), PAGE_SIZE << order, 0, 0]);
+        return Ptr::NULL;
+    };
     boot::prep_new_page(t, pfn, order);
     let page = pfn_to_page(t, pfn);
     if zero {
@@ -248,7 +252,10 @@ pub async fn kzalloc<T>(t: &Task, bytes: u16, gfp: Gfp, tag: Tag) -> Ptr<T> {
         return Ptr::NULL;
     }
     t.step(Op::new(OpKind::Alloc, Object::free_list(1), 0)).await;
-    let Some(pa) = t.machine.take_object(bytes, tag, tag::SLAB) else { return Ptr::NULL };
+    let Some(pa) = t.machine.take_object(bytes, tag, tag::SLAB) else {
+        t.machine.note(verb::NO_MEMORY, [u64::from(tag.0), u64::from(bytes), 0, 0]);
+        return Ptr::NULL;
+    };
     boot::prep_slab_page(t, pa);
     t.machine.fill_at_once(pa, u64::from(bytes).next_multiple_of(8), 0);
     Ptr::from_pa(pa)

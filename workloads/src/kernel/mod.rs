@@ -143,6 +143,7 @@ impl Task {
     /// Names the kernel function that is entered, for traces.
     pub fn call(&self, name: &'static str) {
         self.machine.note(verb::CALL, verb::pack_name(name));
+        self.machine.enter(name);
     }
 
     /// `WARN_ON`: returns the condition; when it holds, the warning goes on the event stream.

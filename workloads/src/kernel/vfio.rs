@@ -22,10 +22,11 @@ use super::iommufd::device::{
     IommufdDevice, iommufd_device_attach, iommufd_device_bind, iommufd_device_detach, iommufd_device_replace, iommufd_device_unbind,
 };
 use super::iommufd::object::{Object, refcount_dec_and_test};
-use super::iommufd::{IommufdCtx, class, iommufd_ctx_from_fd, iommufd_ctx_put};
+use super::iommufd::{IommufdCtx, iommufd_ctx_from_fd, iommufd_ctx_put};
 use super::mm::{Gfp, callee_fails, kfree, kzalloc};
 use super::{SECTION_BYTES, Section, Task};
 use crate::abi::vfio::{self as abi, VfioSer};
+use crate::callee;
 use crate::errno::{EBADF, EBUSY, EFAULT, EINVAL, EIO, ENODEV, ENOMEM, ENOTTY, Errno};
 use crate::tag;
 
@@ -178,7 +179,7 @@ async fn vfio_pci_open_device(t: &Task, vdev: Ptr<VfioDevice>) -> Errno {
         t.write(vdev.at(VfioDevice::INCOMING_STATE), Ptr::NULL).await;
         return 0;
     }
-    if callee_fails(t, class::VFIO_ENABLE) {
+    if callee_fails(t, callee::VFIO_ENABLE) {
         return EIO;
     }
     vfio_pci_reset(t, vdev).await;

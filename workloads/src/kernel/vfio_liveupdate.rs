@@ -11,13 +11,13 @@ use sim::memory::Ptr;
 
 use super::Task;
 use super::file::{FileKind, file_kind};
-use super::iommufd::class;
 use super::iommufd::device::{iommufd_device_preserve, iommufd_device_unpreserve};
 use super::kho::{kho_alloc_preserve, kho_restore_free, kho_unpreserve_free};
 use super::luo::FileOpArgs;
 use super::mm::callee_fails;
 use super::vfio::{VfioDevice, vfio_device_from_file, vfio_device_open_file, vfio_device_put_registration, vfio_find_device};
 use crate::abi::vfio::{self as abi, VfioSer};
+use crate::callee;
 use crate::errno::{EINVAL, ENODEV, Errno};
 use crate::tag;
 
@@ -81,7 +81,7 @@ pub async fn vfio_liveupdate_freeze(t: &Task, args: &mut FileOpArgs) -> Errno {
     t.call("vfio_pci_liveupdate_freeze");
     let vdev = vfio_device_from_file(t, args.file).await;
     t.mutex_lock(vdev.at(VfioDevice::DEV_SET_LOCK)).await;
-    let ret = if callee_fails(t, class::VFIO_FREEZE) { EINVAL } else { 0 };
+    let ret = if callee_fails(t, callee::VFIO_FREEZE) { EINVAL } else { 0 };
     t.mutex_unlock(vdev.at(VfioDevice::DEV_SET_LOCK)).await;
     ret
 }

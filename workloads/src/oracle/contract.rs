@@ -1,11 +1,11 @@
 //! The contract of each call of userspace: which error it may return, and what must be true for that.
 //!
-//! A row holds when the call was made with sensible arguments and no failure was injected in the run; either of those excuses
-//! any error by itself. What a row cannot express (who exactly overlapped whom) is decided in favour of the kernel.
+//! A row holds when the call was made with sensible arguments and no failure was injected into it, and memory was there; each of those excuses any error
+//! by itself. What an earlier failure leaves behind has rows of its own. What a row cannot express (who exactly overlapped whom) is decided in favour of the kernel.
 //!
 //! Source: facts/live-update.md 2.1, 2.4 to 2.9 (LUO), 4.11 to 4.13 (ownership, immutability), 6.3 (memfd), 6.5 (VFIO).
 
-use crate::errno::{EADDRINUSE, EADDRNOTAVAIL, EBUSY, EEXIST, EINVAL, EIO, ENODEV, ENOENT, ENOMEM, ENOSPC, EOPNOTSUPP, EPERM, Errno};
+use crate::errno::{EADDRINUSE, EBUSY, EEXIST, EINVAL, EIO, EMFILE, ENODEV, ENOENT, EOPNOTSUPP, EPERM, Errno};
 
 /// Numbers of the calls: first argument of USER_CALL and USER_RETURN.
 pub mod call {
@@ -55,6 +55,8 @@ pub mod call {
     pub const VFIO_REPLACE: u8 = 22;
     /// fallocate, ftruncate.
     pub const FALLOCATE: u8 = 23;
+    /// dup.
+    pub const DUP: u8 = 24;
 
     /// Calls by which a user asks for another domain, or for none.
     pub const ASK_FOR_A_DOMAIN: [u8; 6] = [CLOSE, FINISH, VFIO_ATTACH, VFIO_DETACH, VFIO_REPLACE, IOMMUFD_DESTROY];
@@ -85,6 +87,7 @@ pub mod call {
             HWPT_RESTORE => "hwpt-restore",
             VFIO_REPLACE => "vfio-replace",
             FALLOCATE => "fallocate",
+            DUP => "dup",
             _ => "unknown-call",
         }
     }
@@ -101,8 +104,6 @@ pub enum When {
     Overlapped,
     /// An incoming kernel runs.
     Incoming,
-    /// Memory ran short.
-    MemorySpent,
     /// No update was handed over, or a close met the reboot call.
     NothingHandedOver,
     /// The token was not handed over.
@@ -115,6 +116,14 @@ pub enum When {
     RangeNotMapped,
     /// No kernel image was loaded.
     NoImage,
+    /// A failure was injected into an earlier call of this number, which returned an error.
+    Failed(u8),
+    /// The token's file is preserved.
+    TokenPreserved,
+    /// A reboot call is under way.
+    Rebooting,
+    /// Something was handed over and is not finished.
+    HandedOver,
 }
 
 /// A row of the contract.
@@ -134,12 +143,13 @@ const fn row(call: u8, errno: Errno, when: When) -> Row {
 
 /// All rows.
 pub const ROWS: &[Row] = &[
-    row(0, ENOMEM, When::MemorySpent),
     row(call::CREATE_SESSION, EBUSY, When::Obstacle),
     row(call::CREATE_SESSION, EEXIST, When::Overlapped),
     // The agent's previous session of that name may still wait for a reboot to be given up.
     row(call::CREATE_SESSION, EEXIST, When::Obstacle),
-    row(call::PRESERVE_FD, EBUSY, When::Obstacle),
+    row(call::PRESERVE_FD, EBUSY, When::TokenPreserved),
+    row(call::PRESERVE_FD, EBUSY, When::Rebooting),
+    row(call::PRESERVE_FD, EBUSY, When::HandedOver),
     row(call::PRESERVE_FD, EBUSY, When::Overlapped),
     // A handler that depends on another preserved file does not find it, or finds an area it cannot preserve.
     row(call::PRESERVE_FD, ENOENT, When::Overlapped),
@@ -156,6 +166,11 @@ pub const ROWS: &[Row] = &[
     row(call::RETRIEVE_SESSION, EINVAL, When::Overlapped),
     row(call::RETRIEVE_SESSION, EIO, When::NothingHandedOver),
     row(call::CREATE_SESSION, EIO, When::NothingHandedOver),
+    // What was handed over is read at the first call; a failure there is remembered.
+    row(call::RETRIEVE_SESSION, EIO, When::Failed(call::RETRIEVE_SESSION)),
+    row(call::RETRIEVE_SESSION, EIO, When::Failed(call::CREATE_SESSION)),
+    row(call::CREATE_SESSION, EIO, When::Failed(call::RETRIEVE_SESSION)),
+    row(call::CREATE_SESSION, EIO, When::Failed(call::CREATE_SESSION)),
     row(call::RETRIEVE_FD, ENOENT, When::TokenUnknown),
     // Series v2 and later: iommufd files cannot be retrieved yet.
     row(call::RETRIEVE_FD, EOPNOTSUPP, When::Always),
@@ -170,6 +185,8 @@ pub const ROWS: &[Row] = &[
     row(call::IOAS_UNMAP, EBUSY, When::Overlapped),
     row(call::IOAS_UNMAP, ENOENT, When::RangeNotMapped),
     row(call::IOAS_UNMAP, ENOENT, When::Overlapped),
+    // An unmap that cannot tell the caller how much it unmapped has unmapped it all the same.
+    row(call::IOAS_UNMAP, ENOENT, When::Failed(call::IOAS_UNMAP)),
     row(call::HWPT_ALLOC, EBUSY, When::Obstacle),
     row(call::HWPT_MARK, EADDRINUSE, When::Overlapped),
     row(call::HWPT_MARK, EBUSY, When::Obstacle),
@@ -183,7 +200,6 @@ pub const ROWS: &[Row] = &[
     row(call::VFIO_DETACH, EBUSY, When::Obstacle),
     row(call::VFIO_REPLACE, EBUSY, When::Obstacle),
     row(call::KEXEC_LOAD, EBUSY, When::Overlapped),
-    row(call::KEXEC_LOAD, EADDRNOTAVAIL, When::MemorySpent),
     row(call::IOMMUFD_DESTROY, EBUSY, When::Obstacle),
     row(call::IOMMUFD_DESTROY, EBUSY, When::Overlapped),
     row(call::HWPT_RESTORE, ENOENT, When::NothingHandedOver),
@@ -192,5 +208,6 @@ pub const ROWS: &[Row] = &[
     // Guest memory is sealed against resizing from the start, and frozen while preserved.
     row(call::FALLOCATE, EPERM, When::Always),
     row(call::FALLOCATE, EBUSY, When::Obstacle),
-    row(call::MEMFD_CREATE, ENOSPC, When::MemorySpent),
+    // A process has few descriptors here.
+    row(0, EMFILE, When::Always),
 ];

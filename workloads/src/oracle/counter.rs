@@ -15,7 +15,7 @@ use super::i1::is_table;
 use super::kinds;
 use super::ledger::Ledger;
 use crate::mark::Mark;
-use crate::run::Counts;
+use crate::run::{Counts, Failure};
 use crate::tag;
 use crate::topology::Topology;
 use crate::verb::{self, FlbOp};
@@ -123,7 +123,7 @@ impl Oracle for Counter {
             EventKind::FramesFreed { tag: tag::IOMMU_TABLE, .. } if self.unmaps > 0 => self.mark(Mark::TableFreed),
             EventKind::Injected { kind, class } => {
                 self.mark(if kind == ChoiceKind::AllocFails { Mark::AllocFailed } else { Mark::CalleeFailed });
-                *self.counts.borrow_mut().injected.entry(class).or_default() += 1;
+                *self.counts.borrow_mut().injected.entry(Failure { kind, class }).or_default() += 1;
             }
             EventKind::Jumped { .. } => {
                 self.unmaps = 0;
@@ -214,6 +214,6 @@ mod tests {
         bench.feed(EventKind::Injected { kind: ChoiceKind::AllocFails, class: 12 });
         let counts = counts.borrow();
         assert_eq!(counts.dma[verb::Phase::Serialise as usize], 1);
-        assert_eq!((counts.injected[&12], counts.mark(Mark::AllocFailed)), (1, 1));
+        assert_eq!((counts.injected[&Failure { kind: ChoiceKind::AllocFails, class: 12 }], counts.mark(Mark::AllocFailed)), (1, 1));
     }
 }

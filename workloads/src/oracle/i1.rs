@@ -75,8 +75,7 @@ impl Reachable {
     fn unpinned(&self, event: &Event, view: &View<'_>, pfn: u64, order: u64) -> Option<Finding> {
         let bytes = 4096u64 << order.min(18);
         let ledger = self.ledger.borrow();
-        // Pages that a restored domain still maps were pinned by the kernel before.
-        if ledger.pins.get(pfn as usize) != Some(&0) || (ledger.reach_set.has(pfn) && ledger.inherited_domain_in_use()) {
+        if ledger.pins.get(pfn as usize) != Some(&0) || ledger.unpin_leaves_inherited(pfn, order) {
             return None;
         }
         let (bdf, _) =

@@ -1,14 +1,18 @@
 //! L1: when nothing is preserved any more, tracker and metadata are what they were when nothing was preserved yet.
 //!
 //! Formal: at each quiet moment (no session, no call under way) of a kernel: the records of the tracker in RAM, the number of
-//! allocated blocks of each metadata tag, and the number of live bookkeeping objects equal those at its first quiet moment.
+//! allocated blocks of each metadata tag, and the number of live bookkeeping objects equal those at its first quiet moment; no
+//! domain or address space is immutable, no device preserved; and every pinned folio is mapped somewhere. When userspace has closed
+//! everything, the blocks and objects of every tag are as many as before it opened anything.
 //!
 //! Why: what an abort leaves behind is lost until the next reboot, and a record left behind makes somebody else's memory
 //! unusable after it. Source: facts/live-update.md 7 (L1), 10.3.
 //!
-//! Guest memory, page tables and slab pages vary legally and are not counted; tracker nodes are never freed and may grow.
+//! While files are open, guest memory, page tables and slab pages vary legally and are not counted; tracker nodes and context tables
+//! are never freed and may grow.
 //!
-//! Cannot see: leaks of those; a leak that the first quiet moment already has. Bad twin: `unpreserve-skips-folio`.
+//! Cannot see: a leak that the first quiet moment already has; one pin too many on a page that stays mapped. Bad twins:
+//! `unpreserve-skips-folio`, `unpreserve-keeps-pins`, `rollback-keeps-immutable`, `rollback-leaks-hold`.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -40,6 +44,31 @@ pub(super) const METADATA: [Tag; 12] = [
 
 /// Tags of objects that exist only while something is preserved.
 const OBJECTS: [Tag; 4] = [tag::LUO_SESSION, tag::LUO_FILE, tag::IOMMU_FLB_OBJ, tag::MEMFD_PRIVATE];
+
+/// Tags whose blocks the kernel keeps for later, or carves into other things.
+const KEPT: [Tag; 6] = [tag::SLAB, tag::MEMMAP, tag::KHO_RADIX, tag::VTD_CONTEXT, tag::XA_NODE, tag::OTHER];
+
+/// Tags there are.
+const NR_TAGS: usize = 64;
+
+/// Blocks and live objects of every tag.
+type Census = [u32; NR_TAGS];
+
+fn census(memory: &Memory) -> Census {
+    let mut census = [0; NR_TAGS];
+    let mut count = |tag: Tag| {
+        if !KEPT.contains(&tag)
+            && let Some(count) = census.get_mut(usize::from(tag.0))
+        {
+            *count += 1;
+        }
+    };
+    let heads = memory.frames.iter().enumerate().filter(|(pfn, frame)| frame.state == FrameState::Owned && frame.head as usize == *pfn);
+    heads.for_each(|(_, frame)| count(frame.tag));
+    let objects = memory.slabs.iter().flat_map(|slab| &slab.slots).filter(|object| object.state == ObjectState::Live);
+    objects.for_each(|object| count(object.tag));
+    census
+}
 
 /// What was there at a quiet moment.
 #[derive(Clone, Default)]
@@ -75,11 +104,41 @@ pub(super) struct Quiescent {
     ledger: Rc<RefCell<Ledger>>,
     first: Option<Inventory>,
     now: Inventory,
+    /// Before userspace opened anything.
+    bare: Option<Census>,
 }
 
 impl Quiescent {
     pub(super) fn new(ledger: Rc<RefCell<Ledger>>) -> Quiescent {
-        Quiescent { ledger, first: None, now: Inventory::default() }
+        Quiescent { ledger, first: None, now: Inventory::default(), bare: None }
+    }
+
+    /// What may not be at any quiet moment.
+    fn at_rest(event: &Event, view: &View<'_>, ledger: &Ledger) -> Option<Finding> {
+        if let Some(domain) = ledger.domains.iter().find(|domain| domain.ptr != 0 && (domain.immutable || domain.preserved)) {
+            let what = if domain.preserved { "preserved" } else { "immutable" };
+            return finding("L1", format!("domain-stays-{what}"), event, vec![format!("domain {:#x}", domain.ptr)]);
+        }
+        if let Some(device) = ledger.devices.iter().find(|device| device.preserved) {
+            return finding("L1", "device-stays-preserved", event, vec![format!("device {}", device.bdf)]);
+        }
+        let pfn = ledger.pinned_but_not_mapped(view.memory)?;
+        finding("L1", "pin-left-behind", event, vec![inspect::describe(view.memory, Pa(pfn << 12))])
+    }
+
+    fn closed(&mut self, event: &Event, view: &View<'_>) -> Option<Finding> {
+        let now = census(view.memory);
+        let Some(bare) = &self.bare else {
+            self.bare = Some(now);
+            return None;
+        };
+        // A close that cannot give a device its old domain back leaves it blocked: then less is there than before.
+        let excused = |tag: usize| now[tag] < bare[tag] && self.ledger.borrow().injected_here > 0;
+        let tag = (0..NR_TAGS).find(|&tag| now[tag] != bare[tag] && !excused(tag))?;
+        let title = if now[tag] > bare[tag] { "left-behind-by-the-last-close" } else { "lost-by-the-last-close" };
+        let name = tag::name(Tag(tag as u16));
+        let details = vec![format!("{name}: {} before anything was opened, {} after everything was closed", bare[tag], now[tag])];
+        finding("L1", format!("{title}: {name}"), event, details)
     }
 
     fn compare(event: &Event, view: &View<'_>, first: &Inventory, now: &Inventory) -> Option<Finding> {
@@ -116,10 +175,15 @@ impl Oracle for Quiescent {
         match event.kind {
             EventKind::Jumped { .. } => {
                 self.first = None;
+                self.bare = None;
                 None
             }
+            EventKind::Note { verb: verb::QUIESCENT, args } if args[1] != 0 => self.closed(event, view),
             EventKind::Note { verb: verb::QUIESCENT, .. } => {
                 let ledger = self.ledger.borrow();
+                if let Some(found) = Self::at_rest(event, view, &ledger) {
+                    return Some(found);
+                }
                 if ledger.tracker_error.is_some() {
                     return None;
                 }

@@ -65,6 +65,8 @@ pub(crate) struct Call {
     pub(crate) overlapped: bool,
     /// A file said that it cannot be finished.
     pub(crate) cannot_finish: bool,
+    /// A failure was injected into it, or it found no memory.
+    pub(crate) failed: bool,
     /// Step at which it began.
     pub(crate) since: u64,
     /// Arguments.
@@ -190,6 +192,12 @@ pub struct Ledger {
     pub(crate) close_met_reboot: bool,
     /// Failures injected in this run.
     pub(crate) injected: u32,
+    /// A failure was injected since the last jump into what is no call of userspace: into boot, or into a helper of the kernel.
+    pub(crate) failed_outside: bool,
+    /// Calls of this kernel that returned an error after a failure was injected into them, by number.
+    pub(crate) failed_calls: u32,
+    /// Files that userspace has preserved: session descriptor, token. From the answers of the calls alone.
+    preserved: SmallVec<[(u64, u64); 32]>,
     /// Failures injected since the last jump.
     pub(crate) injected_here: u32,
 }
@@ -230,6 +238,9 @@ impl Ledger {
             close_met_reboot: false,
             injected: 0,
             injected_here: 0,
+            failed_outside: false,
+            failed_calls: 0,
+            preserved: SmallVec::new(),
         }
     }
 
@@ -274,6 +285,27 @@ impl Ledger {
         self.devices.iter().any(|device| device.domains.iter().any(inherited))
     }
 
+    /// True when the last unpin of a block leaves it mapped by a restored domain: the kernel before pinned those pages, this one never
+    /// did. A block may be mapped in part only: what is pinned is the folio.
+    pub(crate) fn unpin_leaves_inherited(&self, pfn: u64, order: u64) -> bool {
+        self.reach_set.any(pfn, 1 << order.min(18)) && self.inherited_domain_in_use()
+    }
+
+    /// A folio that is pinned although none of its pages is, or may be, mapped in a domain of this kernel.
+    pub(crate) fn pinned_but_not_mapped(&self, memory: &Memory) -> Option<u64> {
+        let mut mapped = FrameSet::new(memory.frames.len());
+        for domain in self.domains.iter().filter(|domain| domain.ptr != 0) {
+            domain.mappings.frames(|pfn| {
+                if let Some(frame) = memory.frames.get(pfn as usize) {
+                    mapped.insert(u64::from(frame.head));
+                }
+            });
+        }
+        let head = |pfn: usize| memory.frames.get(pfn).map_or(pfn as u64, |frame| u64::from(frame.head));
+        let pinned = self.pins.iter().enumerate().filter(|(_, pins)| **pins > 0);
+        pinned.map(|(pfn, _)| pfn).find(|&pfn| !mapped.has(head(pfn))).map(|pfn| pfn as u64)
+    }
+
     fn domain_or_new(&mut self, ptr: u64) -> usize {
         self.domain_at(ptr).unwrap_or_else(|| self.new_domain(ptr, Pa(0)))
     }
@@ -287,6 +319,7 @@ impl Ledger {
     fn note(&mut self, event: &Event, verb: Verb, args: [u64; 4], memory: &Memory) {
         match verb {
             verb::USER_CALL => self.begin_call(event, args),
+            verb::NO_MEMORY => self.fail(event),
             verb::PHASE => self.begin_phase(args[0]),
             verb::KHO_ADD => {
                 if let (Some(records), Some(frame)) = (self.records.get_mut((args[0] >> 12) as usize), memory.frame(Pa(args[0]))) {
@@ -372,6 +405,15 @@ impl Ledger {
         self.tracker_error = inspect::read_tracker(memory, fdt, &mut self.tracker).err();
     }
 
+    /// Something failed for a reason that lies outside the kernel: the call it happened in, or the kernel's own work.
+    fn fail(&mut self, event: &Event) {
+        let call = &mut self.calls[usize::from(event.actor.0)];
+        match call.number {
+            0 => self.failed_outside = true,
+            _ => call.failed = true,
+        }
+    }
+
     fn begin_call(&mut self, event: &Event, args: [u64; 4]) {
         let overlapped = !self.live_calls.is_empty();
         for actor in &self.live_calls {
@@ -382,6 +424,7 @@ impl Ledger {
             hostile: args[3] & 1 != 0,
             overlapped,
             cannot_finish: false,
+            failed: false,
             since: event.step,
             args: [args[1], args[2]],
         };
@@ -391,9 +434,31 @@ impl Ledger {
         self.meet_reboot();
     }
 
-    /// Ends a call; called after the oracles have judged its return.
-    pub(crate) fn end_call(&mut self, event: &Event) {
+    /// True when a failure was injected into an earlier call of this number, in this kernel, and that call returned an error.
+    pub(crate) fn has_failed(&self, number: u8) -> bool {
+        self.failed_calls >> number & 1 != 0
+    }
+
+    /// True when userspace preserved a file under this token and has not given its session up.
+    pub(crate) fn is_preserved(&self, token: u64) -> bool {
+        self.preserved.iter().any(|file| file.1 == token)
+    }
+
+    /// Ends a call with its result; called after the oracles have judged its return.
+    pub(crate) fn end_call(&mut self, event: &Event, result: i64) {
         let obstacle = self.obstacle();
+        let call = &self.calls[usize::from(event.actor.0)];
+        if call.failed && result < 0 {
+            self.failed_calls |= 1 << call.number;
+        }
+        match call.number {
+            call::PRESERVE_FD if result == 0 => self.preserved.push((call.args[0], call.args[1])),
+            call::CLOSE => {
+                let closed = call.args[0];
+                self.preserved.retain(|file| file.0 != closed);
+            }
+            _ => {}
+        }
         self.calls[usize::from(event.actor.0)] = Call::default();
         self.live_calls.retain(|actor| *actor != event.actor.0);
         if obstacle && !self.obstacle() {
@@ -650,6 +715,9 @@ impl Ledger {
         self.nr_guarded = 0;
         self.nr_files = 0;
         self.injected_here = 0;
+        self.failed_outside = false;
+        self.failed_calls = 0;
+        self.preserved.clear();
         self.finished_files = 0;
         self.handed_files.clear();
         self.handed_files.extend(self.serialised.drain(..).map(|file| File { session: 0, ..file }));
@@ -759,6 +827,7 @@ impl Oracle for Keeper {
             EventKind::Injected { .. } => {
                 ledger.injected += 1;
                 ledger.injected_here += 1;
+                ledger.fail(event);
             }
             EventKind::Jumped { era } => ledger.jump(event, era),
             EventKind::Note { verb: verb::BEFORE_JUMP, args } => ledger.before_jump(args, view),

@@ -9,6 +9,7 @@
 
 pub mod contract;
 
+mod adoption;
 mod availability;
 mod counter;
 mod definedness;
@@ -121,6 +122,7 @@ pub const CATALOGUE: &[OracleInfo] = &[
     ),
     info("LIFE", "No access touches memory that is free, beyond its object, or handed over and not restored.", None),
     info("P7", "Nothing that may sleep is called under a spinlock.", Some(Defect::PreserveUnderSpinlock)),
+    info("adoption", "Once devices are probed, they walk only tables that this kernel has restored.", Some(Defect::RestoreSkipsTable)),
     info(
         "availability",
         "A mapping valid during a device's whole request is never faulted, lost, or served from another frame.",
@@ -163,6 +165,7 @@ pub fn all_in(topo: &Rc<Topology>, counts: &Rc<RefCell<Counts>>, context: Contex
         Box::new(i9::DomainIds::new(l(), topo)),
         Box::new(i7::Immutable::new(l(), topo)),
         Box::new(hardware_write::HardwareWrite::new(l(), topo)),
+        Box::new(adoption::Adoption::new(l())),
         Box::new(i3::Landing::new(l())),
         Box::new(availability::Availability::new(l())),
         Box::new(p1::Unpreserve::new()),

@@ -58,6 +58,7 @@ fn units() -> Vec<UnitTopology> {
         iotlb_entries: 16,
         psc_entries: 4,
         superpage_2m: true,
+        coherent: true,
     }]
 }
 

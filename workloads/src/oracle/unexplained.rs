@@ -1,7 +1,8 @@
 //! unexplained: every error, warning and stop has a cause in the run.
 //!
-//! Formal: a negative result of a call needs one of: arguments that are bad on purpose, a failure injected in this run, or a true
-//! row of [`contract::ROWS`] for call and error. A WARN needs a failure injected in this run, or kernels of different revisions.
+//! Formal: a negative result of a call needs one of: arguments that are bad on purpose, a failure injected into this very call, a
+//! failure injected while this kernel booted, or a true row of [`contract::ROWS`] for call and error. A WARN needs a failure injected
+//! into the call or the boot it comes from, or kernels of different revisions. A failure long ago excuses nothing by itself.
 //! (How a run that stopped ends is decided from [`Ledger`]'s causes by the run.)
 //!
 //! Why: a refusal without cause is a lost update; a WARN on an ordinary path panics many fleets. Source: design.md 6;
@@ -12,7 +13,6 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use sim::memory::{FrameState, Memory};
 use sim::oracle::{Finding, Oracle, View};
 use sim::trace::{Event, EventKind};
 
@@ -21,9 +21,6 @@ use super::ledger::{Call, Ledger};
 use super::{finding, kinds};
 use crate::errno;
 use crate::verb;
-
-/// Free frames outside scratch below which memory counts as spent.
-const FREE_FRAMES_MIN: usize = 64;
 
 /// The oracle.
 pub(super) struct Unexplained {
@@ -36,7 +33,7 @@ impl Unexplained {
         Unexplained { ledger, image_loaded: false }
     }
 
-    fn holds(&self, ledger: &Ledger, memory: &Memory, call: &Call, when: When) -> bool {
+    fn holds(&self, ledger: &Ledger, call: &Call, when: When) -> bool {
         let (page, pages) = (call.args[0] >> 12, call.args[1]);
         let mut mappings = ledger.domains.iter().filter(|domain| domain.ptr != 0).map(|domain| &domain.mappings);
         match when {
@@ -44,27 +41,28 @@ impl Unexplained {
             When::Obstacle => ledger.obstacle() || (ledger.obstacle_until >= call.since && call.since > 0),
             When::Overlapped => call.overlapped,
             When::Incoming => ledger.era > 0,
-            When::MemorySpent => {
-                memory.frames.iter().filter(|frame| frame.state == FrameState::Free && !frame.scratch).count() < FREE_FRAMES_MIN
-            }
             When::NothingHandedOver => !ledger.handover || ledger.handed_files.is_empty() || ledger.close_met_reboot,
             When::TokenUnknown => !ledger.handed_files.iter().any(|file| file.token == call.args[1]),
             When::CannotFinish => call.cannot_finish,
             When::RangeTaken => mappings.any(|mappings| mappings.any_in(page, pages)),
             When::RangeNotMapped => mappings.all(|mappings| !mappings.all_in(page, pages)),
             When::NoImage => !self.image_loaded,
+            When::Failed(number) => ledger.has_failed(number),
+            When::TokenPreserved => ledger.is_preserved(call.args[1]),
+            When::Rebooting => ledger.rebooting(),
+            When::HandedOver => !ledger.handed_files.is_empty(),
         }
     }
 
-    fn returned(&self, event: &Event, memory: &Memory, args: [u64; 4]) -> Option<Finding> {
+    fn returned(&self, event: &Event, args: [u64; 4]) -> Option<Finding> {
         let (number, result) = (args[0] as u8, args[1] as i64 as i32);
         let ledger = self.ledger.borrow();
         let call = ledger.call_of(event);
-        if result >= 0 || call.hostile || ledger.injected > 0 {
+        if result >= 0 || call.hostile || call.failed || ledger.failed_outside {
             return None;
         }
         let rows = contract::ROWS.iter().filter(|row| (row.call == number || row.call == 0) && row.errno == result);
-        if rows.clone().any(|row| self.holds(&ledger, memory, call, row.when)) {
+        if rows.clone().any(|row| self.holds(&ledger, call, row.when)) {
             return None;
         }
         let mut details =
@@ -87,21 +85,21 @@ impl Oracle for Unexplained {
         kinds::verbs(&[verb::USER_RETURN, verb::WARN])
     }
 
-    fn on_event(&mut self, event: &Event, view: &View<'_>) -> Option<Finding> {
+    fn on_event(&mut self, event: &Event, _: &View<'_>) -> Option<Finding> {
         match event.kind {
             EventKind::Jumped { .. } => {
                 self.image_loaded = false;
                 None
             }
             EventKind::Note { verb: verb::USER_RETURN, args } => {
-                let found = self.returned(event, view.memory, args);
+                let found = self.returned(event, args);
                 self.image_loaded |= args[0] as u8 == call::KEXEC_LOAD && args[1] as i64 >= 0;
-                self.ledger.borrow_mut().end_call(event);
+                self.ledger.borrow_mut().end_call(event, args[1] as i64);
                 found
             }
             EventKind::Note { verb: verb::WARN, args } => {
                 let ledger = self.ledger.borrow();
-                if ledger.injected > 0 || ledger.context.incompatible {
+                if ledger.call_of(event).failed || ledger.failed_outside || ledger.context.incompatible {
                     return None;
                 }
                 let title = verb::unpack_name(args);
@@ -116,10 +114,7 @@ impl Oracle for Unexplained {
 mod tests {
     use super::super::testing::Bench;
     use super::*;
-    use iommu_model::addr::Pa;
-
     use crate::errno::{EBUSY, EEXIST, EINVAL, ENOENT, ENOMEM};
-    use crate::tag;
     use crate::verb::FileOp;
     use sim::engine::ChoiceKind;
 
@@ -136,9 +131,6 @@ mod tests {
     #[test]
     fn an_error_needs_its_precondition() {
         let mut bench = bench();
-        for pfn in 256..400 {
-            bench.set_frame(Pa(pfn << 12), FrameState::Free, tag::OTHER);
-        }
         let map = call::IOAS_MAP;
         assert_eq!(call(&mut bench, map, 0, [0x1000, 1, 0]), None);
         assert_eq!(call(&mut bench, map, EBUSY, [0x1000, 1, 0]).as_deref(), Some("ioas-map returns -EBUSY without cause"));
@@ -148,8 +140,17 @@ mod tests {
         assert!(call(&mut bench, map, ENOMEM, [0x1000, 1, 0]).is_some(), "memory is not short");
         bench.note(verb::IMMUTABLE, [0x1000_0000, 0, 0, 0]);
         assert!(call(&mut bench, map, EBUSY, [0x1000, 1, 0]).is_some());
+        let mut failing = |inside: bool| {
+            bench.note(verb::USER_CALL, [u64::from(map), 0x1000, 1, 0]);
+            if inside {
+                bench.feed(EventKind::Injected { kind: ChoiceKind::AllocFails, class: 12 });
+            }
+            bench.note(verb::USER_RETURN, [u64::from(map), i64::from(ENOMEM) as u64, 0x1000, 1])
+        };
+        assert_eq!(failing(true), None, "its own failure");
+        assert!(failing(false).is_some(), "somebody else's failure, long ago");
         bench.feed(EventKind::Injected { kind: ChoiceKind::AllocFails, class: 12 });
-        assert_eq!(call(&mut bench, map, ENOMEM, [0x1000, 1, 0]), None);
+        assert_eq!(call(&mut bench, map, ENOMEM, [0x1000, 1, 0]), None, "the kernel itself is damaged");
     }
 
     // Goal: a refusal is in order when its reason existed at some time during the call.

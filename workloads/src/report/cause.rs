@@ -19,7 +19,7 @@ use sim::trace::EventKind;
 
 use super::history::{FRAME_BYTES, History, overlap};
 use super::request::{self, Request};
-use super::words;
+use super::{translation, words};
 use crate::verb;
 
 /// Most links of one role that are kept: those nearest to the finding.
@@ -227,23 +227,40 @@ fn follow_request(history: &History<'_>, cause: &mut Cause, finding: usize) {
     words.sort_unstable();
     words.dedup();
     let mut changed = history.positions(from..finding, |event| match event.kind {
-        EventKind::RegisterWritten { offset, .. } => words::decides_translation(offset),
         EventKind::Store { pa, bytes, old, new, .. } => old != new && words.iter().any(|&word| overlap(pa, u64::from(bytes), word, 16)),
         _ => false,
     });
+    let stores = changed.clone();
+    let unit = translation::unit_of(history, request.device);
+    let untranslated = request.is_untranslated();
+    let commands: Vec<usize> = (0..finding).filter(|&at| translation::is_about(history, at, unit)).collect();
+    changed.extend(commands.iter().filter(|&&at| at >= from));
+    changed.sort_unstable();
+    let could_decide = |at: &usize| translation::decides(history, *at, unit, untranslated) || !untranslated && stores.contains(at);
     let differs = request.pa.map(|pa| pa.pfn()) != good.pa.map(|pa| pa.pfn()) && request.iova.page() == good.iova.page()
         || request.domain != good.domain;
-    let mut before_decided = changed.iter().rev().copied().find(|&at| at < decided);
+    let mut before_decided = changed.iter().rev().copied().find(|at| *at < decided && could_decide(at));
     if before_decided.is_none() && differs {
-        // A command takes effect when the requests under way have landed: it may stand before the last good translation.
-        let command =
-            |at: &usize| matches!(history.event(*at).kind, EventKind::RegisterWritten { offset, .. } if words::decides_translation(offset));
-        before_decided = (0..from).rev().find(command);
+        // What was decided takes effect when requests under way have landed and caches were emptied: it may stand before the last
+        // good translation. Of the commands and of the words this request read, the latest change decided.
+        let read: Vec<Pa> = fetched.iter().filter_map(|&at| request::fetched_pa(history, at)).collect();
+        let written = |at: &usize| match history.event(*at).kind {
+            EventKind::Store { pa, bytes, old, new, .. } => {
+                !untranslated && old != new && read.iter().any(|&word| overlap(pa, u64::from(bytes), word, 16))
+            }
+            _ => translation::decides(history, *at, unit, untranslated),
+        };
+        before_decided = (0..from).rev().find(written);
         changed.extend(before_decided);
     }
     cause.decider = before_decided.filter(|_| differs).or_else(|| {
         // The translation is the old one. Whoever removed its source, or gave its frame away, decided.
-        changed.iter().rev().copied().find(|_| request.cached).or_else(|| ownership_change(history, &request, from, finding))
+        changed
+            .iter()
+            .rev()
+            .copied()
+            .find(|at| request.cached && could_decide(at))
+            .or_else(|| ownership_change(history, &request, from, finding))
     });
     cause.translation_changed = cause.decider.is_some_and(|at| changed.contains(&at));
     cause.links.extend(changed.into_iter().map(|at| Link { at, role: Role::Changed }));

@@ -5,6 +5,7 @@
 //! | [`history`] | the stream with an index: who was in which function, who wrote a word, what became of a frame |
 //! | [`cause`] | from the finding backwards to what decided it: an ordered list of events, each with its role |
 //! | [`request`] | DMA requests, followed through it |
+//! | [`translation`] | which register writes change it |
 //! | [`words`] | an event in words, short and long |
 //! | [`columns`] | events side by side, a column per actor |
 //! | [`text`] | the report in kernel form, and in mail form |
@@ -20,6 +21,7 @@ pub mod request;
 pub mod signature;
 pub mod text;
 pub mod trace;
+pub mod translation;
 pub mod words;
 
 #[cfg(test)]

@@ -30,6 +30,13 @@ pub struct Request {
     pub cached: bool,
 }
 
+impl Request {
+    /// Whether it passed with translation off.
+    pub fn is_untranslated(&self) -> bool {
+        self.pa.is_some() && self.domain.is_none()
+    }
+}
+
 /// The device and number of the request an event is about.
 pub(super) fn request_id(kind: &EventKind) -> Option<(DeviceId, u32)> {
     match *kind {

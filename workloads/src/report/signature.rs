@@ -2,34 +2,32 @@
 //!
 //! It is made from what happened, not from where: no address, number, step, seed or owner of the memory that happened to be hit.
 
+use sim::trace::EventKind;
+
 use super::cause::{Cause, Role};
 use super::history::History;
 use super::words;
 
-/// The causes in words, in the order of the run.
+/// The causes in words: what was made to fail, each kind once, what decided, and how the request was answered. What came of the
+/// answer is in the title already.
 pub fn parts(history: &History<'_>, cause: &Cause) -> Vec<String> {
-    let mut parts = Vec::new();
-    let window = cause.last_good.as_ref().map_or(0, |good| good.issued);
-    for link in &cause.links {
-        let decides = cause.decider == Some(link.at);
-        let kept = match link.role {
-            Role::Injected => link.at >= window,
-            Role::Finding | Role::Filled => true,
-            Role::Request => cause.request.as_ref().is_some_and(|request| request.translated == Some(link.at)),
-            _ => decides,
-        };
-        if !kept {
-            continue;
-        }
-        let mut part = words::key(history, link.at);
-        if let Some(function) = history.function(link.at).filter(|_| decides) {
-            part = format!("{part} in {function}");
-        }
-        if parts.last() != Some(&part) {
-            parts.push(part);
-        }
+    let injected = cause.links.iter().filter(|link| link.role == Role::Injected);
+    let mut parts: Vec<String> = injected.map(|link| words::key(history, link.at)).collect();
+    parts.sort_unstable();
+    parts.dedup();
+    let decided = cause.decider.or_else(|| freed(history, cause));
+    if let Some(at) = decided {
+        let function = history.function(at).map(|function| format!(" in {function}")).unwrap_or_default();
+        parts.push(words::key(history, at) + &function);
     }
+    parts.extend(cause.request.as_ref().and_then(|request| request.translated).map(|at| words::key(history, at)));
     parts
+}
+
+/// Where the memory in question was freed last.
+fn freed(history: &History<'_>, cause: &Cause) -> Option<usize> {
+    let frees = |at: &usize| matches!(history.event(*at).kind, EventKind::FramesFreed { .. } | EventKind::ObjectFreed { .. });
+    cause.fates.iter().rev().copied().find(frees)
 }
 
 /// The signature: 8 hex digits.

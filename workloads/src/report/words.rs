@@ -9,6 +9,7 @@ use sim::trace::{EventKind, LockKind, Verb};
 use super::history::{History, Holding};
 use crate::errno::{self, Errno};
 use crate::mark::Mark;
+use crate::run::Failure;
 use crate::tag;
 use crate::userspace::Call;
 use crate::verb::{self, FileOp, FlbOp, Phase};
@@ -159,11 +160,7 @@ fn lock(kind: LockKind) -> &'static str {
 
 /// What a fallible call is, by kind and class.
 pub fn fallible(kind: ChoiceKind, class: u16) -> String {
-    if kind == ChoiceKind::AllocFails {
-        format!("allocation of {}", tag::name(sim::memory::Tag(class)))
-    } else {
-        format!("callee of class {class}")
-    }
+    Failure { kind, class }.name()
 }
 
 /// Type of an invalidation descriptor.
@@ -192,11 +189,6 @@ fn register_name(offset: u16) -> String {
         register::OFFSET_IOTLB => "IOTLB".to_owned(),
         other => format!("register {other:#x}"),
     }
-}
-
-/// True for a register that decides how requests are translated.
-pub fn decides_translation(offset: u16) -> bool {
-    [register::OFFSET_GCMD, register::OFFSET_RTADDR].contains(&u64::from(offset))
 }
 
 fn register_words(history: &History<'_>, at: usize) -> String {
@@ -241,6 +233,7 @@ pub fn note(verb: Verb, args: [u64; 4]) -> String {
     match verb {
         verb::CALL => format!("{}()", verb::unpack_name(args)),
         verb::WARN => format!("WARN: {}", verb::unpack_name(args)),
+        verb::NO_MEMORY => format!("no memory for {} ({} bytes)", tag::name(sim::memory::Tag(args[0] as u16)), args[1]),
         verb::PHASE => format!("phase: {}", phase_name(args[0])),
         verb::MARK => format!("mark: {}", Mark::from_number(args[0]).map_or("unknown", Mark::name)),
         verb::USER_CALL => format!("user calls {}", call_name(args[0])),

@@ -2,6 +2,7 @@
 
 mod callers;
 mod env;
+mod faults;
 mod outcome;
 mod profile;
 mod spec;
@@ -9,7 +10,7 @@ mod verdict;
 mod workspace;
 
 pub use env::Env;
-pub use outcome::{ActorName, Counts, Outcome, Verdict, VerdictKind};
+pub use outcome::{ActorName, Counts, Failure, Outcome, Verdict, VerdictKind};
 pub use spec::RunSpec;
 pub use workspace::Workspace;
 
@@ -21,9 +22,11 @@ use iommu_model::addr::Pa;
 use iommu_model::timing::{Geometry, Params};
 use iommu_model::vtd::{Capabilities, Unit};
 use sim::device::Fabric;
-use sim::engine::{Burst, Core, Engine, Recorded};
-use sim::machine::Machine;
+use sim::engine::{Burst, Engine, Recorded};
+use sim::machine::{Machine, MachineConfig};
 use sim::memory::{FrameState, Memory};
+use sim::memory_model::MemoryModel;
+use sim::oracle::RaceRules;
 use sim::policy::{Policy, PolicySpec, Replay};
 use sim::trace::UnitId;
 
@@ -35,7 +38,7 @@ use crate::tag;
 use crate::topology::Topology;
 
 /// Steps after which a run is ended by the bound `steps`, unless `--set steps=N` says otherwise.
-pub const STEPS_MAX: u64 = 400_000;
+pub const STEPS_MAX: u64 = 2_000_000;
 /// Steps between two looks at the outside world: also the burst under madsim.
 const BURST: u64 = 1024;
 
@@ -52,8 +55,12 @@ pub struct How<'a> {
     pub snapshot_at: Option<crate::inspect::At>,
 }
 
-/// Runs `spec`.
+/// Runs `spec`: under the host level if it says so. There the nodes' own course belongs to the run, so it is drawn again from policy
+/// and seed, whatever choices were recorded.
 pub fn run(workspace: &mut Workspace, spec: &RunSpec, how: &How<'_>) -> Outcome {
+    if spec.is_hosted() {
+        return crate::host::run_keeping(spec, how.keep_log).outcome;
+    }
     let profile = workspace.profile(spec);
     let policy: Box<dyn Policy> = match how.replay {
         Some(list) => {
@@ -96,7 +103,8 @@ impl Run {
     }
 
     fn build(workspace: &mut Workspace, spec: &RunSpec, policy: Box<dyn Policy>, how: &How<'_>, host: Option<Rc<Mailbox>>) -> Run {
-        let core = Rc::new(Core::new(policy));
+        let mut engine = workspace.take_engine(policy);
+        let core = engine.core().clone();
         let plan = Plan::draw(&core, &spec.scenario.weights, &spec.settings);
         let topo = plan.topo.clone();
         let mut memory = workspace.take_memory(topo.nr_frames as usize);
@@ -110,8 +118,7 @@ impl Run {
         if let Some(at) = how.snapshot_at {
             oracles.push(Box::new(crate::inspect::Snapshotter::new(at, snapshots.clone())));
         }
-        let machine = Machine::new(core.clone(), memory, fabric, oracles, how.keep_log);
-        let mut engine = Engine::new(core);
+        let machine = Machine::with_config(core, memory, fabric, oracles, config_of(spec, how));
         if host.is_some() {
             engine.set_driven_from_outside();
         }
@@ -157,7 +164,7 @@ impl Run {
             .map(|(_, name, group)| ActorName { name: name.to_owned(), era: (group != sim::device::HARDWARE).then_some(group.0) })
             .collect();
         let cycles = engine.cycles();
-        drop(engine);
+        workspace.give_engine(engine);
         let (trace_hash, log) = {
             let judge = machine.judge();
             (judge.hash(), judge.log().to_vec())
@@ -172,8 +179,22 @@ impl Run {
         if let Ok(machine) = Rc::try_unwrap(machine) {
             workspace.give_memory(machine.into_memory());
         }
-        let assumptions = verdict::assumptions(&spec);
+        let assumptions = verdict::assumptions(&spec, &counts);
         Outcome { verdict, steps, cycles, trace_hash, record, nr_fallible, counts, log, actors, divergence, snapshots, assumptions }
+    }
+}
+
+/// What the settings say about the machine beside its topology.
+fn config_of(spec: &RunSpec, how: &How<'_>) -> MachineConfig {
+    let setting = |key: &str| spec.settings.get(key).copied().unwrap_or(0);
+    MachineConfig {
+        keep_log: how.keep_log,
+        model: MemoryModel::ALL[setting("memory-model").min(2) as usize],
+        races: match setting("races") {
+            0 => None,
+            1 => Some(RaceRules::PlainStoresAtomic),
+            _ => Some(RaceRules::Strict),
+        },
     }
 }
 
@@ -206,6 +227,7 @@ fn build_fabric(topo: &Topology) -> Fabric {
             root_switch_invalidates: unit.root_switch_invalidates,
             page_selective: unit.page_selective,
             superpage_2m: unit.superpage_2m,
+            coherent: unit.coherent,
             ..Capabilities::default()
         };
         let ways = u32::from(unit.psc_entries);

@@ -1,11 +1,13 @@
 //! What a run came to.
 
-use sim::engine::Recorded;
+use sim::engine::{ChoiceKind, Recorded};
+use sim::memory::Tag;
 use sim::policy::Divergence;
 use sim::trace::Event;
 
 use crate::mark::Mark;
 use crate::verb::Phase;
+use crate::{callee, tag};
 
 /// The verdict.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -47,6 +49,35 @@ pub struct Verdict {
     pub listed: Option<&'static str>,
 }
 
+/// A call that was made to fail.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Failure {
+    /// [`ChoiceKind::AllocFails`] or [`ChoiceKind::CalleeFails`].
+    pub kind: ChoiceKind,
+    /// Its class: a tag, or a number of [`callee`](crate::callee).
+    pub class: u16,
+}
+
+impl Failure {
+    /// An allocation of memory for `tag`.
+    pub const fn of(tag: Tag) -> Failure {
+        Failure { kind: ChoiceKind::AllocFails, class: tag.0 }
+    }
+
+    /// Another callee.
+    pub const fn in_callee(class: u16) -> Failure {
+        Failure { kind: ChoiceKind::CalleeFails, class }
+    }
+
+    /// As reports name it.
+    pub fn name(self) -> String {
+        match self.kind {
+            ChoiceKind::AllocFails => format!("allocation of {}", tag::name(Tag(self.class))),
+            _ => callee::name(self.class).to_owned(),
+        }
+    }
+}
+
 /// What was counted in a run; sweeps add these up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counts {
@@ -56,8 +87,8 @@ pub struct Counts {
     pub dma: Vec<u64>,
     /// DMA faults by architectural reason.
     pub dma_faults: std::collections::BTreeMap<u8, u64>,
-    /// Injected failures by class.
-    pub injected: std::collections::BTreeMap<u16, u64>,
+    /// Injected failures.
+    pub injected: std::collections::BTreeMap<Failure, u64>,
 }
 
 impl Default for Counts {

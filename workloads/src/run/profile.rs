@@ -5,12 +5,15 @@
 
 use sim::policy::{FaultPlan, PolicySpec, Profile, Profiler};
 
-use super::{How, Run, RunSpec, Workspace};
+use super::{How, Run, RunSpec, Workspace, faults};
 use crate::defect::Defects;
 use crate::scenario::Faults;
 
 /// How many runs are measured; the largest counts hold.
 const PROFILING_RUNS: u64 = 8;
+
+/// Spreads neighbouring seeds: 2^64 divided by the golden ratio.
+const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// What was measured.
 pub(super) struct RunProfile {
@@ -31,16 +34,19 @@ impl RunProfile {
         if let Some(nth) = spec.fail_nth {
             return FaultPlan::Nth(nth);
         }
-        let calls = u64::from(self.nr_fallible.max(1));
-        // Position and share come from the seed alone, so that neighbouring seeds fail neighbouring calls.
-        let mixed = (spec.seed ^ 0x9e37_79b9_7f4a_7c15).wrapping_mul(0xff51_afd7_ed55_8ccd);
-        let nth = (mixed >> 20) % (calls + calls / 4 + 1);
         match spec.scenario.weights.faults {
             Faults::Never => FaultPlan::Never,
-            Faults::One { per_1024 } if (mixed & 0x3ff) < u64::from(per_1024) => FaultPlan::Nth(nth as u32),
-            Faults::One { .. } => FaultPlan::Never,
+            // The share comes from bits of the seed, so that of neighbouring seeds the same number fail something.
+            Faults::Drawn { per_1024 } if spec.seed.wrapping_mul(MIX) >> 54 < u64::from(per_1024) => {
+                faults::draw(spec.seed, &self.schedule)
+            }
+            Faults::Drawn { .. } => FaultPlan::Never,
             Faults::Class { class, skip } => FaultPlan::Class { class, skip },
-            Faults::Sweep => FaultPlan::NthAndRetry { nth: (spec.seed % (calls + calls / 4 + 1)) as u32, again: mixed & 7 == 0 },
+            Faults::Sweep => {
+                let calls = u64::from(self.nr_fallible.max(1));
+                let again = spec.seed.wrapping_mul(MIX) >> 61 == 0;
+                FaultPlan::NthAndRetry { nth: (spec.seed % (calls + calls / 4 + 1)) as u32, again }
+            }
         }
     }
 }

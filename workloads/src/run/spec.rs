@@ -28,6 +28,11 @@ pub struct RunSpec {
 }
 
 impl RunSpec {
+    /// Whether the host level issues the calls (setting `hosted`).
+    pub fn is_hosted(&self) -> bool {
+        self.settings.get("hosted").is_some_and(|&on| on != 0)
+    }
+
     /// Kernel column of reports: one name, or `outgoing:incoming`.
     pub fn kernel(&self) -> String {
         if self.outgoing == self.incoming {

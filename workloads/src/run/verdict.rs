@@ -7,6 +7,8 @@ use sim::machine::{Machine, StopKind};
 use super::callers::Callers;
 use super::{Counts, RunSpec, Verdict, VerdictKind};
 use crate::known;
+use crate::mark::Mark;
+use crate::revision::Iommu;
 
 /// Properties that `sim` judges by itself: their titles get the kernel function, as a kernel's own checkers print it.
 const OF_THE_MACHINE: [&str; 4] = ["LIFE", "LOCK", "P7", "definedness"];
@@ -69,10 +71,13 @@ fn deadlock(machine: &Machine, engine: &Engine) -> Vec<String> {
 }
 
 /// The named assumptions a run of this spec depends on.
-pub(super) fn assumptions(spec: &RunSpec) -> Vec<&'static str> {
+pub(super) fn assumptions(spec: &RunSpec, counts: &Counts) -> Vec<&'static str> {
     let mut list = Vec::new();
     if spec.incoming.reclaim || spec.outgoing.reclaim {
         list.push("reclaim: iommufd retrieve, replace and finish follow the sketch of RFC v2 (2025-12-02); no posted code");
+    }
+    if counts.marks[Mark::DeviceNotRestored as usize] > 0 && spec.incoming.iommu == Iommu::Tip {
+        list.push("restore: tip goes on without a restored domain when probe or restore fails, as v2 does; tip's text was not seen");
     }
     if spec.outgoing.name == "v1" {
         list.push("v1: only its immutability rule; the rest is v2");

@@ -1,6 +1,10 @@
 //! Buffers a worker keeps between runs.
 
+use std::rc::Rc;
+
+use sim::engine::{Core, Engine};
 use sim::memory::Memory;
+use sim::policy::Policy;
 
 use super::RunSpec;
 use super::profile::{RunProfile, measure};
@@ -10,7 +14,8 @@ use super::profile::{RunProfile, measure};
 pub struct Workspace {
     /// At most one of each size.
     memories: Vec<Memory>,
-    profiles: Vec<(String, std::rc::Rc<RunProfile>)>,
+    engine: Option<Engine>,
+    profiles: Vec<(String, Rc<RunProfile>)>,
 }
 
 impl Workspace {
@@ -34,14 +39,31 @@ impl Workspace {
         self.memories.push(memory);
     }
 
+    /// An engine without actors, whose choices `policy` answers.
+    pub(super) fn take_engine(&mut self, policy: Box<dyn Policy>) -> Engine {
+        match self.engine.take() {
+            Some(mut engine) => {
+                engine.restart(policy);
+                engine
+            }
+            None => Engine::new(Rc::new(Core::new(policy))),
+        }
+    }
+
+    /// Keeps the engine for the next run; its actors are gone then.
+    pub(super) fn give_engine(&mut self, mut engine: Engine) {
+        engine.clear();
+        self.engine = Some(engine);
+    }
+
     /// The profile that runs like `spec` schedule by: measured once, in a run that the spec's scenario, kernels, defects and
     /// settings pin down.
-    pub(super) fn profile(&mut self, spec: &RunSpec) -> std::rc::Rc<RunProfile> {
+    pub(super) fn profile(&mut self, spec: &RunSpec) -> Rc<RunProfile> {
         let key = RunProfile::key(spec);
         if let Some((_, profile)) = self.profiles.iter().find(|(known, _)| *known == key) {
             return profile.clone();
         }
-        let profile = std::rc::Rc::new(measure(self, spec));
+        let profile = Rc::new(measure(self, spec));
         self.profiles.push((key, profile.clone()));
         profile
     }

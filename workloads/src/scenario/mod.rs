@@ -20,17 +20,36 @@ pub struct Parameter {
     pub max: u64,
     /// What it is.
     pub about: &'static str,
+    /// Names of the values from 0 on, where these are no numbers.
+    pub names: &'static [&'static str],
+}
+
+impl Parameter {
+    const fn number(key: &'static str, max: u64, about: &'static str) -> Parameter {
+        Parameter { key, max, about, names: &[] }
+    }
+    const fn named(key: &'static str, names: &'static [&'static str], about: &'static str) -> Parameter {
+        Parameter { key, max: names.len() as u64 - 1, about, names }
+    }
 }
 
 /// All parameters.
 pub const PARAMETERS: &[Parameter] = &[
-    Parameter { key: "devices", max: 8, about: "number of preserved devices" },
-    Parameter { key: "pages", max: 4096, about: "pages of guest memory per VM" },
-    Parameter { key: "mappings", max: 64, about: "mappings per IOAS" },
-    Parameter { key: "updates", max: 3, about: "updates in a row" },
-    Parameter { key: "huge", max: 1, about: "guest memory of each VM begins with a huge page (1) or has none (0)" },
-    Parameter { key: "slots", max: 120, about: "objects in an array page of the IOMMU FLB (0: as many as fit)" },
-    Parameter { key: "steps", max: 10_000_000, about: "bound on the steps of a run" },
+    Parameter::number("devices", 8, "number of preserved devices"),
+    Parameter::number("pages", 4096, "pages of guest memory per VM"),
+    Parameter::number("mappings", 64, "mappings per IOAS"),
+    Parameter::number("updates", 3, "updates in a row"),
+    Parameter::number("huge", 1, "guest memory of each VM begins with a huge page (1) or has none (0)"),
+    Parameter::number("hosted", 1, "1: programs on madsim nodes issue the calls by message (flag --hosted)"),
+    Parameter::number("slots", 120, "objects in an array page of the IOMMU FLB (0: as many as fit)"),
+    Parameter::number("steps", 10_000_000, "bound on the steps of a run"),
+    Parameter::named("memory-model", &["sc", "tso", "weak"], "how CPUs order their accesses; sc unless set"),
+    Parameter::named("coherent-walker", &["no", "yes"], "table walks snoop CPU caches (ECAP.C); yes unless set"),
+    Parameter::named(
+        "races",
+        &["off", "kcsan", "strict"],
+        "look for data races, by the rules KCSAN is shipped with or by all; off unless set",
+    ),
 ];
 
 /// A scenario: a name and weights.
@@ -80,8 +99,8 @@ pub struct Weights {
 pub enum Faults {
     /// None.
     Never,
-    /// One fallible call, drawn from the seed, in `per_1024` of the runs.
-    One {
+    /// A failure, a repeated one, a burst or a while of low memory, drawn from the seed, in `per_1024` of the runs.
+    Drawn {
         /// Share of runs with a failure.
         per_1024: u16,
     },

@@ -88,6 +88,8 @@ impl Plan {
         let superpage_2m = pick(core, &[true, false]);
         let psc_entries = pick(core, &[4, 16, 0]);
         let iotlb_entries = pick(core, &[64, 4]);
+        // Not drawn: a machine whose walkers do not snoop is asked for.
+        let coherent = fixed("coherent-walker") != Some(0);
         let units = (0..nr_units)
             .map(|index| UnitTopology {
                 register_base: Pa(REGISTER_BASE + 0x1000 * u64::from(index)),
@@ -97,6 +99,7 @@ impl Plan {
                 iotlb_entries,
                 psc_entries,
                 superpage_2m,
+                coherent,
             })
             .collect();
         let devices = (0..nr_devices)

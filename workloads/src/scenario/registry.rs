@@ -78,7 +78,7 @@ static SCENARIOS: [Scenario; 7] = [
             finish: 1,
             reuse: 1,
             huge: 1,
-            faults: Faults::One { per_1024: 512 },
+            faults: Faults::Drawn { per_1024: 512 },
         },
     },
 ];

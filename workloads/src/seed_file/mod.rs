@@ -9,6 +9,7 @@
 //! | `trace_hash` | hash of its event stream, 16 hex digits |
 //! | `first_seen`, `fixed_by` | commit or revision, free text |
 //! | `story` | why it happens, for people |
+//! | `choices_check` | check of `choices`, 8 hex digits; without it damage shows only when the run diverges |
 //! | `choices` | every choice of the run: see [`sim::replay::choices`] |
 //!
 //! With `choices` the run replays exactly, without the random numbers it came from; without them it is drawn again from policy
@@ -154,6 +155,9 @@ pub enum SourceError {
 /// # Errors
 /// When it is neither, or damaged.
 pub fn read(source: &str) -> Result<SeedFile, SourceError> {
+    // Mail wraps and quotes, people shout.
+    let bare = source.trim().trim_matches(['<', '>', '`', '\'', '"']).to_ascii_lowercase();
+    let source = if token::looks_like_token(&bare) { &bare } else { source };
     if token::looks_like_token(source) {
         return Ok(SeedFile::bare(token::decode(source)?));
     }
@@ -184,6 +188,11 @@ pub fn parse_bytes(bytes: Vec<u8>) -> Result<SeedFile, SeedFileError> {
         SeedFileError { place, fault: "a byte that is not UTF-8".to_owned() }
     })?;
     parse(&text)
+}
+
+/// The check of a list of choices: 8 hex digits.
+fn check_of(list: &[Recorded]) -> String {
+    blake3::hash(sim::replay::choices::write(list).as_bytes()).to_hex()[..8].to_owned()
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use crate::run::{RunSpec, VerdictKind};
 use crate::scenario::{Scenario, Settings};
 use crate::token;
 
-const KEYS: [&str; 16] = [
+const KEYS: [&str; 17] = [
     "format",
     "token",
     "scenario",
@@ -32,6 +32,7 @@ const KEYS: [&str; 16] = [
     "first_seen",
     "fixed_by",
     "story",
+    "choices_check",
 ];
 const CHOICES: &str = "choices";
 
@@ -169,7 +170,7 @@ impl<'t, 'i> Reader<'t, 'i> {
     fn choices(&self) -> Result<Option<Vec<sim::engine::Recorded>>, SeedFileError> {
         let Some(text) = self.string(CHOICES)? else { return Ok(None) };
         match choices::parse(text) {
-            Ok(list) => Ok(Some(list)),
+            Ok(list) => self.check_choices(list).map(Some),
             Err(error) => {
                 let span = self.value(CHOICES).expect("it has a value").span();
                 let source = self.text.get(span.clone()).unwrap_or("");
@@ -180,6 +181,16 @@ impl<'t, 'i> Reader<'t, 'i> {
                 Err(SeedFileError { place, fault: error.fault.to_string() })
             }
         }
+    }
+
+    /// Damage that leaves a readable list is told by its check, where the file has one.
+    fn check_choices(&self, list: Vec<sim::engine::Recorded>) -> Result<Vec<sim::engine::Recorded>, SeedFileError> {
+        let Some(check) = self.string("choices_check")? else { return Ok(list) };
+        if check == super::check_of(&list) {
+            return Ok(list);
+        }
+        let value = self.value(CHOICES).expect("it has a value");
+        self.fail(value.span(), "damaged: these are not the choices that `choices_check` was made from".to_owned())
     }
 
     fn value(&self, key: &str) -> Option<&'t Value<'i>> {

@@ -56,6 +56,7 @@ pub fn write(file: &SeedFile) -> String {
         line("story", format!("\"\"\"\n{}\"\"\"", escaped(&file.story, true)));
     }
     if let Some(list) = &file.choices {
+        line("choices_check", quoted(&super::check_of(list)));
         line("choices", format!("\"\"\"\n{}\n\"\"\"", choices::write(list)));
     }
     text

@@ -62,7 +62,7 @@ fn hunt(workspace: &mut Workspace, canary: &'static Canary) -> Caught {
             policy: sim::policy::PolicySpec::default(),
             seed,
             fail_nth: None,
-            settings: Settings::new(),
+            settings: canary.defect.needs().iter().map(|&(key, value)| (key.to_owned(), value)).collect::<Settings>(),
         };
         let outcome = match catch_unwind(AssertUnwindSafe(|| run(workspace, &spec, &How::default()))) {
             Ok(outcome) => outcome,

@@ -3,8 +3,6 @@
 //! Required are the scenario's marks, and DMA in every phase up to the furthest of kexec, adoption and FINISH among them. FINISH and
 //! hitless replacement are asked only of kernels that have them (`reclaim`). A zero among these fails the claim.
 
-use std::collections::BTreeMap;
-
 use super::tally::Tally;
 use super::{Selection, hunt::Catch};
 use crate::mark::Mark;
@@ -72,14 +70,10 @@ pub fn total(tally: &Tally, catch: &Catch, findings: u64) -> SummaryJson {
         runs_with_mark: Mark::ALL.iter().map(mark).filter(|(_, runs)| *runs > 0).collect(),
         dma: Phase::ALL.into_iter().map(|phase| (words::phase_name(phase as u64), dma[phase as usize])).collect(),
         dma_faults: dma_faults.iter().map(|(reason, count)| (FaultReason(*reason).to_string(), *count)).collect(),
-        injected: named_failures(injected),
+        injected: injected.iter().map(|(failure, count)| (failure.name(), *count)).collect(),
         clean: findings == 0,
         not_clean: Vec::new(),
     }
-}
-
-fn named_failures(injected: &BTreeMap<u16, u64>) -> BTreeMap<String, u64> {
-    injected.iter().map(|(class, count)| (crate::tag::name(sim::memory::Tag(*class)).to_owned() + &format!(" ({class})"), *count)).collect()
 }
 
 /// The summary for people, one fact a line.

@@ -4,11 +4,18 @@ use std::rc::Rc;
 
 use super::vmm::Vm;
 use super::{Helpers, Process, below, chance, neighbours};
+use crate::errno::ECANCELED;
 use crate::mark::Mark;
 use crate::verb::{self, Phase};
 
-/// Name of the agent's session.
+/// Name of the session that all VMs share.
 pub(super) const SESSION: u64 = 1;
+
+/// Name of the first VM's session when each has its own; the others follow.
+const OWN_SESSION: u64 = 0x100;
+
+/// Arguments of QUIESCENT when userspace has nothing open.
+const NOTHING_OPEN: [u64; 4] = [0, 1, 0, 0];
 
 /// How often a failed or aborted attempt is repeated.
 const ATTEMPTS: u32 = 2;
@@ -18,16 +25,26 @@ pub(super) async fn run(p: Process) {
     let env = p.t.k.env.clone();
     // The VMs run long before an update; what is searched begins with it.
     p.t.machine.core.choices().borrow_mut().set_faults_off(true);
+    p.t.machine.note(verb::QUIESCENT, NOTHING_OPEN);
     let mut vms = Vec::with_capacity(env.plan.vms.len());
     for (index, plan) in env.plan.vms.iter().enumerate() {
-        vms.push(Vm::set_up(&p, index, plan).await);
+        // One that finds no memory does not come up.
+        vms.extend(Vm::set_up(&p, index, plan).await);
     }
     p.t.machine.core.choices().borrow_mut().set_faults_off(false);
-    update(&p, &vms, SESSION).await;
+    update(&p, &vms).await;
+    let weights = env.scenario.weights;
+    if chance(&p.t.machine.core, weights.abort.saturating_add(weights.reuse)) {
+        // The last close: the VMs end here, nothing of them may be left.
+        for vm in &vms {
+            vm.tear_down(&p).await;
+        }
+        p.t.machine.note(verb::QUIESCENT, NOTHING_OPEN);
+    }
 }
 
 /// One update with its attempts, from any kernel that has running VMs.
-pub(super) async fn update(p: &Process, vms: &[Vm], name: u64) {
+pub(super) async fn update(p: &Process, vms: &[Vm]) {
     let env = p.t.k.env.clone();
     let weights = env.scenario.weights;
     let core = p.t.machine.core.clone();
@@ -43,22 +60,8 @@ pub(super) async fn update(p: &Process, vms: &[Vm], name: u64) {
         if attempt > 0 {
             p.t.mark(Mark::SecondUpdate);
         }
-        let session = p.create_session(name).await;
-        if session < 0 {
-            helpers.join(&core).await;
-            continue;
-        }
-        let mut errno = 0;
-        for vm in vms {
-            errno = vm.preserve(p, session).await;
-            if errno != 0 {
-                break;
-            }
-            if chance(&core, weights.abort) && below(&core, 4) == 0 {
-                errno = 1;
-                break;
-            }
-        }
+        let mut sessions = Vec::with_capacity(vms.len());
+        let errno = preserve_all(p, vms, &mut sessions).await;
         if errno == 0 {
             p.t.phase(Phase::Preserved);
             if weights.reboot > 0 && !chance(&core, weights.abort) {
@@ -72,9 +75,11 @@ pub(super) async fn update(p: &Process, vms: &[Vm], name: u64) {
                 }
             }
         }
-        // Whatever went wrong, or nothing: the session is given up.
-        p.close(session).await;
-        p.t.mark(Mark::SessionAborted);
+        // Whatever went wrong, or nothing: the sessions are given up.
+        for session in sessions {
+            p.close(session).await;
+            p.t.mark(Mark::SessionAborted);
+        }
         p.t.phase(Phase::Running);
         helpers.join(&core).await;
         p.t.machine.note(verb::QUIESCENT, [0; 4]);
@@ -87,4 +92,47 @@ pub(super) async fn update(p: &Process, vms: &[Vm], name: u64) {
             break;
         }
     }
+}
+
+/// Preserves every VM, in one session or each in its own; `sessions` are those left open. A VM may be withdrawn again while the
+/// others stay. The first error, or a change of mind, ends it.
+async fn preserve_all(p: &Process, vms: &[Vm], sessions: &mut Vec<i32>) -> i32 {
+    let env = p.t.k.env.clone();
+    let weights = env.scenario.weights;
+    let core = p.t.machine.core.clone();
+    let own = vms.len() > 1 && weights.other_session > 0 && below(&core, 2) == 1;
+    (0..env.plan.vms.len()).for_each(|index| env.vm(index).session = None);
+    if !own {
+        let session = p.create_session(SESSION).await;
+        if session < 0 {
+            return session;
+        }
+        sessions.push(session);
+    }
+    for vm in vms {
+        let name = if own { OWN_SESSION + vm.index as u64 } else { SESSION };
+        if own {
+            let session = p.create_session(name).await;
+            if session < 0 {
+                return session;
+            }
+            sessions.push(session);
+        }
+        let session = sessions[sessions.len() - 1];
+        let errno = vm.preserve(p, session).await;
+        if errno != 0 {
+            return errno;
+        }
+        env.vm(vm.index).session = Some(name);
+        if chance(&core, weights.abort) && below(&core, 4) == 0 {
+            if !own || below(&core, 2) == 0 {
+                return ECANCELED;
+            }
+            env.vm(vm.index).session = None;
+            sessions.pop();
+            p.close(session).await;
+            p.t.mark(Mark::SessionAborted);
+        }
+    }
+    0
 }

@@ -36,6 +36,7 @@ pub enum Call {
     HwptRestore = 21,
     VfioReplace = 22,
     Fallocate = 23,
+    Dup = 24,
 }
 
 impl Call {
@@ -65,6 +66,7 @@ impl Call {
             Call::HwptRestore => "IOMMU_HWPT_LU_RESTORE",
             Call::VfioReplace => "VFIO_DEVICE_ATTACH_IOMMUFD_PT (replace)",
             Call::Fallocate => "fallocate",
+            Call::Dup => "dup",
         }
     }
 }
@@ -132,6 +134,9 @@ calls! {
     /// Closes a file descriptor.
     close(fd: i32) -> Errno = Close, [fd as u64, 0],
         async |p: &Process, fd| file::close_fd(&p.t, p.files, fd).await;
+    /// Another descriptor of the same file.
+    dup(fd: i32) -> i32 = Dup, [fd as u64, 0],
+        async |p: &Process, fd| file::sys_dup(&p.t, p.files, fd).await;
     /// Creates guest memory of `pages` pages, sealed against resizing.
     memfd_create(pages: u32) -> i32 = MemfdCreate, [u64::from(pages), 0],
         async |p: &Process, pages| memfd::sys_memfd_create(&p.t, p.files, pages).await;

@@ -20,48 +20,71 @@ pub(super) async fn run(p: Process) {
         helpers.join(&core).await;
         return;
     }
-    let session = p.retrieve_session(SESSION).await;
-    if session < 0 {
-        helpers.join(&core).await;
-        return;
+    let mut names: Vec<u64> = (0..env.plan.vms.len()).filter_map(|index| env.vm(index).session).collect();
+    names.dedup();
+    if names.is_empty() {
+        names.push(SESSION);
     }
+    let nr_handed = names.len();
+    let mut sessions = Vec::with_capacity(nr_handed);
     let mut vms = Vec::with_capacity(env.plan.vms.len());
     let mut whole = true;
-    for index in 0..env.plan.vms.len() {
-        match take_back(&p, session, index).await {
-            Some(vm) => vms.push(vm),
-            None => whole = false,
+    for name in names {
+        let session = p.retrieve_session(name).await;
+        if session < 0 {
+            whole = false;
+            continue;
+        }
+        sessions.push(session);
+        for index in 0..env.plan.vms.len() {
+            if env.vm(index).session != Some(name) {
+                continue;
+            }
+            match take_back(&p, session, index).await {
+                Some(vm) => vms.push(vm),
+                None => whole = false,
+            }
         }
     }
-    if !p.t.k.rev.reclaim {
-        // Phase one: nothing can be finished; the session stays as it is until the next reboot.
+    if !p.t.k.rev.reclaim || sessions.is_empty() {
+        // Phase one: nothing can be finished; the sessions stay as they are until the next reboot.
         helpers.join(&core).await;
         return;
     }
-    if whole || chance(&core, 1) {
-        let errno = p.finish(session).await;
-        if errno == 0 {
-            p.t.mark(Mark::FinishReached);
-            p.t.phase(Phase::Finished);
+    if !whole && !chance(&core, 1) || !finish_all(&p, &sessions).await {
+        for session in sessions {
             p.close(session).await;
-            helpers.join(&core).await;
-            if neighbours::finish_other_session(&p).await {
-                p.t.machine.note(verb::ALL_FINISHED, [0; 4]);
-            }
-            for vm in &vms {
-                for _ in 0..below(&core, u32::from(weights.reuse) + 1) {
-                    vm.guest_operation(&p, 0).await;
-                }
-            }
-            if u32::from(p.t.k.era) < env.plan.updates {
-                p.t.mark(Mark::SecondUpdate);
-                agent::update(&p, &vms, SESSION).await;
-            }
-            return;
+        }
+        helpers.join(&core).await;
+        return;
+    }
+    p.t.mark(Mark::FinishReached);
+    p.t.phase(Phase::Finished);
+    for session in &sessions {
+        p.close(*session).await;
+    }
+    helpers.join(&core).await;
+    if neighbours::finish_other_session(&p).await && sessions.len() == nr_handed {
+        p.t.machine.note(verb::ALL_FINISHED, [0; 4]);
+    }
+    for vm in &vms {
+        for _ in 0..below(&core, u32::from(weights.reuse) + 1) {
+            vm.guest_operation(&p, 0).await;
         }
     }
-    p.close(session).await;
-    helpers.join(&core).await;
+    if u32::from(p.t.k.era) < env.plan.updates {
+        p.t.mark(Mark::SecondUpdate);
+        agent::update(&p, &vms).await;
+    }
+}
+
+/// Finishes the sessions, one after the other; true when each was finished.
+async fn finish_all(p: &Process, sessions: &[i32]) -> bool {
+    let mut all = true;
+    for session in sessions {
+        all &= p.finish(*session).await == 0;
+    }
+    all
 }
 
 /// Takes one VM's files back. With a second phase: builds a new address space over the retrieved memory, replaces the restored

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use sim::engine::Life;
 
-use super::vmm::Vm;
+use super::vmm::{Vm, tokens};
 use super::{Helpers, Process, below, chance};
 use crate::errno::ENOENT;
 use crate::kernel::kexec::group_of;
@@ -86,7 +86,7 @@ async fn hostile(mut p: Process, vm: Option<Vm>) {
     p.hostile = true;
     let core = p.t.machine.core.clone();
     for _ in 0..2 {
-        match below(&core, 5) {
+        match below(&core, 6) {
             0 => {
                 p.preserve_fd(99, 98, 1).await;
             }
@@ -107,11 +107,29 @@ async fn hostile(mut p: Process, vm: Option<Vm>) {
                     p.hwpt_mark(vm.iommufd, vm.hwpt, super::vmm::hwpt_token(vm.index)).await;
                 }
             }
+            4 => {
+                if let Some(vm) = &vm {
+                    steal(&p, vm).await;
+                }
+            }
             _ => {
                 p.close(97).await;
             }
         }
     }
+}
+
+/// Preserves a file of the VM in a session of its own, under the VM's token: whoever comes second is refused, and a file that needs
+/// another one does not find it here.
+async fn steal(p: &Process, vm: &Vm) {
+    let session = p.create_session(HOSTILE_SESSION).await;
+    if session < 0 {
+        return;
+    }
+    let which = below(&p.t.machine.core, 3) as usize;
+    let fd = [vm.memfd, vm.iommufd, vm.vfio][which];
+    p.preserve_fd(session, fd, tokens(vm.index)[which]).await;
+    p.close(session).await;
 }
 
 /// An unrelated driver that allocates, writes and frees pages: what is freed too early is soon somebody else's.

@@ -17,6 +17,8 @@ use crate::verb;
 pub struct VmState {
     /// Mappings that exist when the update begins.
     pub mappings: Vec<Mapping>,
+    /// Name of the session it is preserved in.
+    pub session: Option<u64>,
 }
 
 /// A running VM: its descriptors and object ids.
@@ -50,27 +52,50 @@ pub(super) fn hwpt_token(index: usize) -> u64 {
 }
 
 impl Vm {
-    /// Sets a VM up: memory, address space, device, mappings; then lets the device run.
-    pub async fn set_up(p: &Process, index: usize, plan: &VmPlan) -> Vm {
+    /// Sets a VM up: memory, address space, device, mappings; then lets the device run. `None` when something of it cannot be had.
+    pub async fn set_up(p: &Process, index: usize, plan: &VmPlan) -> Option<Vm> {
         let memfd = if plan.huge { p.memfd_create_huge(Plan::HUGE_PAGES + plan.pages).await } else { p.memfd_create(plan.pages).await };
         let iommufd = p.iommufd_open().await;
         let vfio = p.vfio_open(plan.bdf).await;
         let device = p.vfio_bind(vfio, iommufd).await;
         let ioas = p.ioas_alloc(iommufd).await;
-        let hwpt = p.hwpt_alloc(iommufd, device, ioas).await;
+        let hwpt = if device >= 0 && ioas >= 0 { p.hwpt_alloc(iommufd, device, ioas).await } else { -1 };
         let vm = Vm { plan: plan.clone(), index, memfd, iommufd, ioas, hwpt, vfio };
-        for mapping in &plan.mappings {
-            vm.map(p, *mapping).await;
+        let mut whole = memfd >= 0 && hwpt >= 0;
+        if whole {
+            for mapping in &plan.mappings {
+                vm.map(p, *mapping).await;
+            }
+            whole = p.vfio_attach(vfio, hwpt).await == 0;
         }
-        p.vfio_attach(vfio, hwpt).await;
+        if !whole {
+            vm.tear_down(p).await;
+            return None;
+        }
         p.hwpt_mark(iommufd, hwpt, hwpt_token(index)).await;
         vm.start_device(p);
-        vm
+        Some(vm)
     }
 
     /// Sets the bus-master bit: the guest driver starts the device.
     pub fn start_device(&self, p: &Process) {
         p.t.machine.fabric.set_bus_master(&p.t.machine.core, self.plan.bdf, true);
+    }
+
+    /// Ends the VM: the device is stopped, then every descriptor is closed, in any order.
+    pub async fn tear_down(&self, p: &Process) {
+        let core = &p.t.machine.core;
+        p.t.machine.fabric.set_bus_master(core, self.plan.bdf, false);
+        for mapping in std::mem::take(&mut p.t.k.env.vm(self.index).mappings) {
+            unprogram(p, self.plan.bdf, mapping);
+        }
+        let mut open = vec![self.vfio, self.iommufd, self.memfd];
+        while !open.is_empty() {
+            let fd = open.remove(below(core, open.len() as u32) as usize);
+            if fd >= 0 {
+                p.close(fd).await;
+            }
+        }
     }
 
     /// Maps, and on success tells the device.
@@ -182,7 +207,12 @@ impl Vm {
     pub async fn preserve(&self, p: &Process, session: i32) -> i32 {
         let [memory, space, device] = tokens(self.index);
         for (fd, token) in [(self.memfd, memory), (self.iommufd, space), (self.vfio, device)] {
-            let errno = p.preserve_fd(session, fd, token).await;
+            // What is preserved is the file, not the descriptor.
+            let other = if chance(&p.t.machine.core, p.t.k.env.scenario.weights.bad_arguments) { p.dup(fd).await } else { -1 };
+            let errno = p.preserve_fd(session, if other >= 0 { other } else { fd }, token).await;
+            if other >= 0 {
+                p.close(other).await;
+            }
             if errno != 0 {
                 return errno;
             }

@@ -33,7 +33,8 @@ fn next_not_zero(t: &Task, table: Ptr<u64>, from: u64) -> u64 {
     if memory.frame(pa).is_none() {
         return from;
     }
-    (from..TABLE_ENTRIES).find(|index| memory.ram.load(pa.offset(index * 8), 8) != 0).unwrap_or(TABLE_ENTRIES - 1)
+    drop(memory);
+    (from..TABLE_ENTRIES).find(|index| t.machine.peek(pa.offset(index * 8)) != 0).unwrap_or(TABLE_ENTRIES - 1)
 }
 
 /// Puts the top table and then every lower table on `list`, depth first, each before its own entries are read.

@@ -5,13 +5,13 @@ use sim::memory::Ptr;
 
 use super::super::Task;
 use super::super::iommu::{Domain, IOMMU_READ, IOMMU_WRITE, iommu_iotlb_sync};
-use super::super::iommu_pages::{iommu_alloc_pages, iommu_free_pages, iommu_pages_list_add};
+use super::super::iommu_pages::{iommu_alloc_pages, iommu_free_pages, iommu_pages_list_add, iommu_pages_start_incoherent};
 use super::super::mm::Gfp;
 
 use super::collect::collect_below;
 use super::{
-    Entry, GRANULE_LG2, IotlbGather, LEVELS_MAX, Path, classify, index, last_of_top, leaf_entry, load_top, size_lg2, size_of_leaf, slot,
-    table_entry,
+    Entry, GRANULE_LG2, IotlbGather, LEVELS_MAX, Path, SW_FLUSHED, classify, dma_incoherent, flush_writes, index, last_of_top, leaf_entry,
+    load_top, size_lg2, size_of_leaf, slot, table_entry,
 };
 use crate::defect::Defect;
 use crate::errno::{EADDRINUSE, EAGAIN, EINVAL, ENOMEM, ENXIO, EOVERFLOW, ERANGE, Errno};
@@ -55,7 +55,7 @@ pub async fn map_range(t: &Task, domain: Ptr<Domain>, iova: Iova, pa: Pa, bytes:
         return (ERANGE, 0);
     }
     let mut va = iova.0;
-    let mut ret = if single_page { do_map_single_page(t, top, top_level, iova, &map).await } else { EAGAIN };
+    let mut ret = if single_page && !dma_incoherent(t) { do_map_single_page(t, top, top_level, iova, &map).await } else { EAGAIN };
     if ret == EAGAIN {
         ret = do_map(t, top, top_level, &mut va, end, sizes, &mut map).await;
     } else if ret == 0 {
@@ -125,6 +125,11 @@ async fn do_map(t: &Task, top: Ptr<u64>, top_level: u8, va: &mut u64, end: u64, 
                 }
                 Entry::Leaf(_) => return EADDRINUSE,
                 Entry::Table(lower) => {
+                    // Another mapper has installed the table and perhaps not flushed the entry yet.
+                    if dma_incoherent(t) && entry & SW_FLUSHED == 0 && !t.k.has(Defect::ParentNotFlushed) {
+                        t.smp_mb().await;
+                        flush_writes(t, at, at).await;
+                    }
                     level -= 1;
                     path[usize::from(level)] = lower;
                 }
@@ -151,6 +156,17 @@ async fn do_map(t: &Task, top: Ptr<u64>, top_level: u8, va: &mut u64, end: u64, 
 
 /// `__map_range_leaf()`: leaves of one size in one table.
 async fn map_range_leaf(t: &Task, table: Ptr<u64>, level: u8, va: &mut u64, map: &mut MapArgs) -> Errno {
+    let first = slot(table, level, *va);
+    let mut next = first;
+    let ret = install_leaves(t, table, level, va, map, &mut next).await;
+    if next != first && !t.k.has(Defect::LeafNotFlushed) {
+        flush_writes(t, first, Ptr::new(next.value() - 8)).await;
+    }
+    ret
+}
+
+/// The loop of `__map_range_leaf()`. `next` is the slot behind the last one written.
+async fn install_leaves(t: &Task, table: Ptr<u64>, level: u8, va: &mut u64, map: &mut MapArgs, next: &mut Ptr<u64>) -> Errno {
     loop {
         let at = slot(table, level, *va);
         let entry = t.read_once(at).await;
@@ -161,6 +177,7 @@ async fn map_range_leaf(t: &Task, table: Ptr<u64>, level: u8, va: &mut u64, map:
             }
         }
         t.write_once(at, leaf_entry(output_address(t, map, map.num_leaves), level, map.prot)).await;
+        *next = at.byte_add(8);
         *va += size_of_leaf(level);
         map.oa = map.oa.offset(size_of_leaf(level));
         map.num_leaves -= 1;
@@ -184,6 +201,9 @@ async fn pt_iommu_new_table(t: &Task, at: Ptr<u64>, seen: u64, gfp: Gfp) -> Errn
     if table.is_null() {
         return ENOMEM;
     }
+    if dma_incoherent(t) {
+        iommu_pages_start_incoherent(t, table).await;
+    }
     if t.k.has(Defect::TableInstallByStore) {
         t.write_once(at, table_entry(table)).await;
         return 0;
@@ -191,6 +211,11 @@ async fn pt_iommu_new_table(t: &Task, at: Ptr<u64>, seen: u64, gfp: Gfp) -> Errn
     if t.cmpxchg(at, seen, table_entry(table)).await != seen {
         iommu_free_pages(t, table).await;
         return EAGAIN;
+    }
+    if dma_incoherent(t) {
+        flush_writes(t, at, at).await;
+        // Only CPUs read the bit: no second flush.
+        t.rmw(at, |entry| Some(entry | SW_FLUSHED)).await;
     }
     0
 }
@@ -203,6 +228,7 @@ async fn clear_contig(t: &Task, at: Ptr<u64>, entry: u64, level: u8, va: u64, ma
         return EADDRINUSE;
     }
     t.write_once(at, 0).await;
+    flush_writes(t, at, at).await;
     iommu_pages_list_add(t, &mut list, lower).await;
     super::unmap::gather_range_pending(t, &mut map.gather, va, size_of_leaf(level), &mut list).await;
     0

@@ -11,7 +11,7 @@
 //! | feature | here |
 //! | --- | --- |
 //! | 4 KiB, 2 MiB, 1 GiB leaves; 3, 4, 5 levels | yes |
-//! | walker that does not snoop (`DMA_INCOHERENT`), software bit 10 | no: units are coherent |
+//! | walker that does not snoop (`DMA_INCOHERENT`), software bit 10 | yes |
 //! | growing top (`DYNAMIC_TOP`) | no: not in this format |
 //! | contiguous leaves | no: not in this format |
 //! | dirty tracking | no |
@@ -30,7 +30,9 @@ use sim::memory::Ptr;
 
 use super::Task;
 use super::iommu::{Domain, DomainOps};
-use super::iommu_pages::{IommuPagesList, iommu_alloc_pages, iommu_put_pages_list};
+use super::iommu_pages::{
+    IommuPagesList, iommu_alloc_pages, iommu_pages_flush_incoherent, iommu_pages_start_incoherent, iommu_put_pages_list,
+};
 use super::mm::Gfp;
 use crate::errno::{ENOMEM, Errno};
 use crate::tag;
@@ -72,14 +74,37 @@ impl IotlbGather {
     }
 }
 
+/// `PT_FEAT_FLUSH_RANGE`.
+const FEAT_FLUSH_RANGE: u32 = 1 << 0;
+/// `PT_FEAT_DMA_INCOHERENT`: the walker does not snoop.
+const FEAT_DMA_INCOHERENT: u32 = 1 << 1;
+/// `DMA_INCOHERENT_VTDSS_SW_BIT`, bit 10: whoever installed the table entry has flushed it. Hardware ignores the bit.
+const SW_FLUSHED: u64 = 1 << 10;
+
+/// `pt_feature(common, PT_FEAT_DMA_INCOHERENT)`, which never changes: all units of a machine here are alike.
+pub(crate) fn dma_incoherent(t: &Task) -> bool {
+    t.k.topo.units.iter().any(|unit| !unit.coherent)
+}
+
+/// `pt_clear_entries`/`pt_install_leaf_entry` are followed by this: the entries from `first` to `last` reach memory.
+async fn flush_writes(t: &Task, first: Ptr<u64>, last: Ptr<u64>) {
+    if dma_incoherent(t) {
+        iommu_pages_flush_incoherent(t, first, last.value() + 8 - first.value()).await;
+    }
+}
+
 /// `pt_iommu_init()`: a fresh table of `levels` levels whose leaves may have the sizes in `pgsize_bitmap`. -ENOMEM.
 pub async fn pt_iommu_init(t: &Task, domain: Ptr<Domain>, levels: u8, pgsize_bitmap: u64) -> Errno {
     t.write(domain.at(Domain::VASZ), GRANULE_LG2 + LEVEL_BITS * u32::from(levels)).await;
-    t.write(domain.at(Domain::FEATURES), 1).await;
+    let features = FEAT_FLUSH_RANGE | if dma_incoherent(t) { FEAT_DMA_INCOHERENT } else { 0 };
+    t.write(domain.at(Domain::FEATURES), features).await;
     t.write(domain.at(Domain::PGSIZE_BITMAP), pgsize_bitmap).await;
     let top = iommu_alloc_pages(t, Gfp::Kernel, tag::IOMMU_TABLE).await;
     if top.is_null() {
         return ENOMEM;
+    }
+    if dma_incoherent(t) {
+        iommu_pages_start_incoherent(t, top).await;
     }
     t.write(domain.at(Domain::TOP_OF_TABLE), top_of_table(top, levels - 1)).await;
     t.write(domain.at(Domain::OPS), DomainOps::Paging as u64).await;

@@ -11,6 +11,7 @@ use super::super::iommu_pages::{
 use super::collect::collect_tables;
 use super::{Entry, LEVELS_MAX, Path, classify, load_top, scan_table, top_of_table};
 use crate::abi::iommu::{DomainSer, IommuAbi};
+use crate::defect::Defect;
 use crate::errno::Errno;
 
 /// `pt_iommu_preserve()`: collects every table, hands the list to KHO, records the top. The pages that leaves point to are
@@ -74,7 +75,9 @@ async fn restore_below(t: &Task, top: Ptr<u64>, level: u8) {
             Some((index, entry)) => {
                 next[at] = index + 1;
                 if let Entry::Table(lower) = classify(entry, at as u8) {
-                    iommu_restore_page(t, lower.pa()).await;
+                    if at > 1 || !t.k.has(Defect::RestoreSkipsTable) {
+                        iommu_restore_page(t, lower.pa()).await;
+                    }
                     if at > 1 {
                         at -= 1;
                         path[at] = lower;

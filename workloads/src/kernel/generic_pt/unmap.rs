@@ -6,7 +6,7 @@ use sim::memory::Ptr;
 use super::super::Task;
 use super::super::iommu::Domain;
 use super::super::iommu_pages::{IommuPagesList, iommu_pages_list_add, iommu_pages_list_splice};
-use super::{Entry, IotlbGather, LEVELS_MAX, Path, classify, index, last_of_top, load_top, size_of_leaf, slot};
+use super::{Entry, IotlbGather, LEVELS_MAX, Path, classify, flush_writes, index, last_of_top, load_top, size_of_leaf, slot};
 
 /// `unmap_range()`: returns the bytes removed, which may be less (something was not mapped) or more (a large leaf reaches beyond
 /// the end) than asked.
@@ -27,6 +27,7 @@ async fn do_unmap(t: &Task, top: Ptr<u64>, top_level: u8, start: u64, last: u64,
     let mut path: Path = [Ptr::NULL; LEVELS_MAX];
     let mut level = top_level;
     path[usize::from(level)] = top;
+    let mut changed: Changed = [None; LEVELS_MAX];
     let mut va = start;
     let mut unmapped = 0;
     loop {
@@ -35,13 +36,18 @@ async fn do_unmap(t: &Task, top: Ptr<u64>, top_level: u8, start: u64, last: u64,
         let next = (va & !(size_of_leaf(level) - 1)).wrapping_add(size_of_leaf(level));
         match classify(entry, level) {
             // Nothing there: -EINVAL ends the walk on all levels.
-            Entry::Empty => return unmapped,
+            Entry::Empty => {
+                flush_changed(t, &mut changed, top_level).await;
+                return unmapped;
+            }
             Entry::Leaf(_) => {
                 // A leaf that begins before the range would have to be split.
                 if va & (size_of_leaf(level) - 1) != 0 {
+                    flush_changed(t, &mut changed, top_level).await;
                     return unmapped;
                 }
                 t.write_once(at, 0).await;
+                note_changed(&mut changed, level, at);
                 unmapped += size_of_leaf(level);
             }
             Entry::Table(lower) => {
@@ -58,16 +64,37 @@ async fn do_unmap(t: &Task, top: Ptr<u64>, top_level: u8, start: u64, last: u64,
             let lower = path[usize::from(level)];
             let table_first = (next - 1) & !(size_of_leaf(level + 1) - 1);
             let covered = start <= table_first && last - table_first >= size_of_leaf(level + 1) - 1;
+            flush_changed(t, &mut changed, level).await;
             level += 1;
             if covered {
                 iommu_pages_list_add(t, pending, lower).await;
-                t.write_once(slot(path[usize::from(level)], level, table_first), 0).await;
+                let parent = slot(path[usize::from(level)], level, table_first);
+                t.write_once(parent, 0).await;
+                note_changed(&mut changed, level, parent);
             }
         }
         if next > last || next == 0 {
+            flush_changed(t, &mut changed, top_level).await;
             return unmapped;
         }
         va = next;
+    }
+}
+
+/// For each level the first and the last slot of its table that was cleared and not flushed.
+type Changed = [Option<(Ptr<u64>, Ptr<u64>)>; LEVELS_MAX];
+
+fn note_changed(changed: &mut Changed, level: u8, at: Ptr<u64>) {
+    let range = &mut changed[usize::from(level)];
+    *range = Some((range.map_or(at, |(first, _)| first), at));
+}
+
+/// The end of the loops of all levels up to `level`: what they cleared reaches memory, from below.
+async fn flush_changed(t: &Task, changed: &mut Changed, level: u8) {
+    for range in &mut changed[..=usize::from(level)] {
+        if let Some((first, last)) = range.take() {
+            flush_writes(t, first, last).await;
+        }
     }
 }
 

@@ -62,6 +62,9 @@ pub(crate) async fn iommu_probe_device(t: &Task, index: usize, dev: Bdf, unit: u
     t.mutex_lock(lock).await;
     let ret = do_probe_device(t, index, dev, unit).await;
     t.mutex_unlock(lock).await;
+    if ret != 0 {
+        t.mark(Mark::DeviceNotRestored);
+    }
     ret
 }
 
@@ -134,6 +137,7 @@ async fn restore_domain_of(t: &Task, group: Ptr<Group>, info: Ptr<DevInfo>) -> P
         if t.k.rev.iommu == Iommu::Tip && !ASSUME_FAILED_RESTORE_FALLS_BACK {
             t.panic("iommu_setup_default_domain: domain cannot be restored").await;
         }
+        t.mark(Mark::DeviceNotRestored);
         return Ptr::NULL;
     }
     t.write(group.at(Group::OWNER), owner).await;

@@ -19,6 +19,7 @@ use super::object::{Object, ObjectType, iommufd_get_object, iommufd_lock_obj, io
 use super::pages::{IOPT_ADDRESS_FILE, IoptPages};
 use super::{IommufdCtx, iommufd_ctx, iommufd_ctx_from_fd, iommufd_ctx_put, reclaim};
 use crate::abi::iommufd::{self as abi, HwptSer, IommufdSer};
+use crate::defect::Defect;
 use crate::errno::{EADDRINUSE, EINVAL, ENOENT, ENOMEM, EOPNOTSUPP, Errno};
 use crate::kernel::Task;
 use crate::kernel::file::{FileKind, Files, file_kind};
@@ -152,7 +153,7 @@ async fn iommufd_save_hwpt(t: &Task, session: Ptr<Session>, hwpt: Ptr<HwptPaging
     let domain = t.read(hwpt.at(HwptPaging::DOMAIN)).await;
     let (rc, domain_ser) = iommu_preserve_domain(t, domain).await;
     if rc != 0 {
-        if mine {
+        if mine && !t.k.has(Defect::RollbackKeepsImmutable) {
             iopt_clear_immutable(t, iopt).await;
         }
         return rc;
@@ -259,7 +260,9 @@ pub async fn iommufd_liveupdate_preserve(t: &Task, args: &mut FileOpArgs) -> Err
 
                 rc = iommufd_save_hwpt(t, args.session, obj.cast(), abi::hwpt(ser, index)).await;
                 if rc != 0 {
-                    iommufd_put_object(t, ictx, obj).await;
+                    if !t.k.has(Defect::RollbackLeaksHold) {
+                        iommufd_put_object(t, ictx, obj).await;
+                    }
                     break 'err;
                 }
                 t.write(obj.cast::<HwptPaging>().at(HwptPaging::PRESERVED), 1).await;

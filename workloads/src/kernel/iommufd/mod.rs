@@ -51,16 +51,6 @@ pub use ioas::{iommufd_ioas_alloc, iommufd_ioas_map_file, iommufd_ioas_unmap};
 pub use liveupdate::iommufd_hwpt_set_preserve;
 pub use reclaim::iommufd_hwpt_restore;
 
-/// Classes of callees that can fail in iommufd and VFIO.
-pub mod class {
-    /// Charge of locked memory.
-    pub const LOCKED_VM: u16 = 0x301;
-    /// VFIO freeze: interrupts are enabled, or the device is not in D0.
-    pub const VFIO_FREEZE: u16 = 0x302;
-    /// First open of a VFIO device: power-up, reset or saving the configuration.
-    pub const VFIO_ENABLE: u16 = 0x303;
-}
-
 /// `struct iommufd_ctx`.
 #[derive(Clone, Copy, Debug)]
 pub struct IommufdCtx;

@@ -14,9 +14,9 @@ use super::batch::{
     PfnBatch, batch_from_domain, batch_to_domain, batch_unpin, iommu_unmap_nofail, iopt_area_index_to_iova, pfn_reader_init,
     pfn_reader_next, pfn_reader_release_pins,
 };
-use super::class;
 use super::io_pagetable::{IoPagetable, IoptArea};
 use super::object::refcount_dec_and_test;
+use crate::callee;
 use crate::errno::{EINVAL, ENOMEM, Errno};
 use crate::kernel::Task;
 use crate::kernel::file::{File, fput, get_file};
@@ -109,7 +109,7 @@ async fn pfn_reader_update_pinned(t: &Task, pages: Ptr<IoptPages>) -> Errno {
     if npinned == t.read(pages.at(IoptPages::LAST_NPINNED)).await {
         return 0;
     }
-    if callee_fails(t, class::LOCKED_VM) {
+    if callee_fails(t, callee::LOCKED_VM) {
         return ENOMEM;
     }
     t.write(pages.at(IoptPages::LAST_NPINNED), npinned).await;

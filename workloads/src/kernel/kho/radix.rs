@@ -13,6 +13,7 @@ use sim::memory::{FrameState, Ptr};
 use super::super::Task;
 use super::super::mm::{Gfp, PAGE_SIZE, callee_fails, free_page, get_zeroed_page};
 use super::Kho;
+use crate::callee;
 use crate::errno::{EINVAL, ENOMEM, Errno};
 use crate::tag;
 
@@ -25,9 +26,6 @@ pub const KHO_ORDER_MAX: u8 = 52;
 /// Bits of a leaf.
 const LEAF_BITS: u64 = PAGE_SIZE * 8;
 const LEAF_LOG2: u32 = 15;
-/// Fault class: a page lies outside the leaves there are, and the new leaf cannot be had. Scaled: a leaf covers 128 MiB, more than
-/// the machines drawn here have, so that every page may be such a page.
-pub const NEW_LEAF: u16 = 0x310;
 const NODE_LOG2: u32 = 9;
 const NODE_SLOTS: u64 = 512;
 
@@ -82,7 +80,7 @@ pub async fn kho_radix_add_page(t: &Task, pa: Pa, order: u8) -> Errno {
     t.mutex_lock(lock).await;
     let err = loop {
         if level == 0 {
-            if anchor.is_null() && callee_fails(t, NEW_LEAF) {
+            if anchor.is_null() && callee_fails(t, callee::NEW_LEAF) {
                 break ENOMEM;
             }
             let word = slot(node, bitmap_index(key) / 64);

@@ -15,12 +15,11 @@ use super::super::mm::{
     page_to_phys, virt_to_page,
 };
 use super::{kho_preserve_pages, kho_restore_pages, kho_unpreserve_pages};
+use crate::callee;
 use crate::errno::{EINVAL, ENOMEM, Errno};
 use crate::tag;
 use crate::verb::owner;
 
-/// Fault class: no virtual range for a restored area.
-pub const VM_AREA: u16 = 10;
 /// `KHO_VMALLOC_ALLOC`: the area came from `vmalloc`.
 const KHO_VMALLOC_ALLOC: u16 = 1;
 /// Addresses in a chunk.
@@ -234,7 +233,7 @@ pub async fn kho_restore_vmalloc(t: &Task, desc: Ptr<KhoVmalloc>) -> Ptr<VmStruc
             at = t.read(chunk.at(Chunk::NEXT)).await;
             folio_put(t, page).await;
         }
-        index == total && !callee_fails(t, VM_AREA)
+        index == total && !callee_fails(t, callee::VM_AREA)
     };
     if !whole {
         // err_free_pages_array

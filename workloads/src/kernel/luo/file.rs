@@ -272,7 +272,9 @@ pub(super) async fn luo_preserve_file(t: &Task, session: Ptr<Session>, files: Pt
                 }
                 flb::luo_flb_file_unpreserve(t, handler).await;
             }
-            preserved::erase(t, file.value()).await;
+            if !t.k.has(Defect::PreserveFdStaysBusy) {
+                preserved::erase(t, file.value()).await;
+            }
             t.mark(Mark::PreserveRolledBack);
         }
         luo_free_files_mem(t, set).await;

@@ -10,7 +10,7 @@ use sim::memory::{Field, Ptr};
 
 use super::super::Task;
 use super::super::file::{
-    ANON_INODE, File, FileKind, Files, alloc_file, copy_to_user_fails, fd_install, fget_kind, fput, get_unused_fd, put_unused_fd,
+    File, FileKind, Files, alloc_file, copy_to_user_fails, fd_install, fget_kind, fput, get_unused_fd, put_unused_fd,
 };
 use super::super::kho_block::{kho_block_set_grow, kho_block_set_shrink};
 use super::super::mm::list::{self, ListHead};
@@ -21,6 +21,7 @@ use super::{
     DEVICE_CLOSED, DEVICE_OPEN, DEVICE_OPENING, FileSet, Luo, SECTION, Session, SessionHeader, header, liveupdate_enabled, session_of,
 };
 use crate::abi::luo as abi;
+use crate::callee;
 use crate::errno::{EBADF, EBUSY, EEXIST, EFAULT, EINVAL, EIO, ENOENT, ENOMEM, EOPNOTSUPP, Errno};
 use crate::mark::Mark;
 use crate::revision;
@@ -173,7 +174,7 @@ async fn luo_wait_no_reboot(t: &Task) {
 
 /// `luo_session_getfile()`: a file for the session, which owns it from now on; NULL on failure.
 async fn luo_session_getfile(t: &Task, session: Ptr<Session>) -> Ptr<File> {
-    if callee_fails(t, ANON_INODE) {
+    if callee_fails(t, callee::ANON_INODE) {
         return Ptr::NULL;
     }
     alloc_file(t, FileKind::LuoSession, session.value()).await

@@ -14,9 +14,9 @@ use super::super::Task;
 use super::super::iommu::liveupdate::incoming::iommu_get_preserved_data;
 use super::super::iommu::probe::iommu_probe_device;
 use super::super::iommu_pages::iommu_alloc_pages;
-use super::super::mm::Gfp;
+use super::super::mm::{Gfp, PAGE_SIZE};
 use super::registers::{gsts, iommu_disable_translation, iommu_enable_translation, iommu_set_root_entry, store_gcmd};
-use super::{IntelIommu, TRANS_PRE_ENABLED, UNIT_IN_USE, iommu_of, liveupdate, qi, reg_phys, seq_id};
+use super::{IntelIommu, TRANS_PRE_ENABLED, UNIT_IN_USE, iommu_flush_cache, iommu_of, liveupdate, qi, reg_phys, seq_id};
 use crate::abi::iommu::HwSer;
 use crate::errno::{ENOMEM, Errno};
 use crate::mark::Mark;
@@ -115,6 +115,7 @@ async fn init_root(t: &Task, iommu: Ptr<IntelIommu>) -> Errno {
     if root.is_null() {
         return ENOMEM;
     }
+    iommu_flush_cache(t, iommu, root, PAGE_SIZE).await;
     t.write(iommu.at(IntelIommu::ROOT_ENTRY), root).await;
     0
 }

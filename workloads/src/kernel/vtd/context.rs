@@ -12,9 +12,10 @@ use super::super::Task;
 use super::super::generic_pt;
 use super::super::iommu::{DevInfo, Domain};
 use super::super::iommu_pages::iommu_alloc_pages;
-use super::super::mm::Gfp;
+use super::super::mm::{Gfp, PAGE_SIZE};
 use super::qi::{self, ContextFlush, IotlbFlush};
-use super::{IntelIommu, iommu_of};
+use super::{IntelIommu, iommu_flush_cache, iommu_of};
+use crate::defect::Defect;
 use crate::errno::{ENOMEM, Errno};
 use crate::tag;
 
@@ -43,8 +44,10 @@ pub(super) async fn iommu_context_addr(t: &Task, iommu: Ptr<IntelIommu>, dev: Bd
         if table.is_null() {
             return Ptr::NULL;
         }
+        iommu_flush_cache(t, iommu, table, PAGE_SIZE).await;
         let entry = RootEntry::new().with_present(true).with_context_table(table.pa().0 >> 12).into_bits();
         t.write(at, entry as u64).await;
+        iommu_flush_cache(t, iommu, at, ROOT_ENTRY_BYTES).await;
     }
     table.byte_add(u64::from(dev.devfn()) * CONTEXT_ENTRY_BYTES)
 }
@@ -79,7 +82,11 @@ pub(super) async fn domain_context_mapping(t: &Task, domain: Ptr<Domain>, info: 
             let (low, high) = context_words(t, domain, did).await;
             t.write(high_at, high).await;
             t.write(context, low).await;
+            t.smp_wmb();
             t.write_once(context, low | PRESENT).await;
+            if !t.k.has(Defect::ContextNotFlushed) {
+                iommu_flush_cache(t, iommu, context, CONTEXT_ENTRY_BYTES).await;
+            }
         }
     }
     t.spin_unlock(iommu.at(IntelIommu::LOCK)).await;
@@ -108,10 +115,13 @@ pub(super) async fn domain_context_clear(t: &Task, info: Ptr<DevInfo>) {
     let did = did_of(t.read(context.byte_add::<u64>(8)).await);
     let low = t.read(context).await;
     t.write_once(context, low & !PRESENT).await;
+    t.smp_wmb();
+    iommu_flush_cache(t, iommu, context, CONTEXT_ENTRY_BYTES).await;
     t.spin_unlock(iommu.at(IntelIommu::LOCK)).await;
     intel_context_flush_no_pasid(t, iommu, dev, did).await;
     t.write(context, 0).await;
     t.write(context.byte_add::<u64>(8), 0).await;
+    iommu_flush_cache(t, iommu, context, CONTEXT_ENTRY_BYTES).await;
 }
 
 /// `intel_context_flush_no_pasid()`: context cache of the device, then the IOTLB of the id its entry had.
@@ -129,7 +139,9 @@ pub(super) async fn context_entry_replace(t: &Task, domain: Ptr<Domain>, info: P
     let context = iommu_context_addr(t, iommu, dev, false).await;
     let (low, high) = context_words(t, domain, did).await;
     t.write_once(context.byte_add::<u64>(8), high).await;
+    t.smp_wmb();
     t.write_once(context, low | PRESENT).await;
+    iommu_flush_cache(t, iommu, context, CONTEXT_ENTRY_BYTES).await;
     t.spin_unlock(iommu.at(IntelIommu::LOCK)).await;
 }
 

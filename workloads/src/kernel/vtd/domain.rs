@@ -17,14 +17,12 @@ use super::super::iommu::liveupdate::{abi, restored_state};
 use super::super::iommu::{DevInfo, Domain, DomainInfo, DomainOps};
 use super::super::mm::{Gfp, callee_fails, kfree, kzalloc, list};
 use super::{IntelIommu, cache, cap, context, iommu_of, seq_id};
+use crate::callee;
 use crate::defect::Defect;
 use crate::errno::{EINVAL, ENOMEM, ENOSPC, Errno};
 use crate::revision::Iommu;
 use crate::tag;
 use crate::verb;
-
-/// Class of a failing allocation inside the id allocator (a node of its xarray, -ENOMEM).
-pub const FAIL_IDA: u16 = 201;
 
 /// Ids of a unit: hardware has up to 2^16, the model keeps two words of them.
 pub const DOMAIN_IDS: u16 = 128;
@@ -82,7 +80,7 @@ fn ida_word(iommu: Ptr<IntelIommu>, did: u16) -> Ptr<u64> {
 
 /// `ida_alloc_range(first free)`: a negative error or the id.
 async fn ida_alloc(t: &Task, iommu: Ptr<IntelIommu>) -> i32 {
-    if callee_fails(t, FAIL_IDA) {
+    if callee_fails(t, callee::IDA) {
         return ENOMEM;
     }
     for base in (0..DOMAIN_IDS).step_by(64) {
@@ -111,7 +109,7 @@ pub async fn reserve_domain_id(t: &Task, iommu: Ptr<IntelIommu>, did: u16) {
     if t.k.has(Defect::DomainIdNotReserved) || did >= DOMAIN_IDS {
         return;
     }
-    if callee_fails(t, FAIL_IDA) {
+    if callee_fails(t, callee::IDA) {
         return;
     }
     let bit = 1u64 << (did % 64);

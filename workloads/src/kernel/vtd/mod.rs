@@ -16,7 +16,7 @@
 //! | --- | --- |
 //! | scalable mode, PASIDs, page requests | |
 //! | device TLBs, interrupt remapping, fault interrupts | |
-//! | caching mode, write-buffer flush, units that do not snoop | |
+//! | caching mode, write-buffer flush | |
 //! | kdump copy of tables, suspend, DMA aliases | |
 
 pub mod boot;
@@ -104,6 +104,13 @@ pub(crate) fn seq_id(t: &Task, iommu: Ptr<IntelIommu>) -> UnitId {
 /// `reg_phys`.
 pub(crate) fn reg_phys(t: &Task, iommu: Ptr<IntelIommu>) -> Pa {
     t.k.topo.units[usize::from(seq_id(t, iommu).0)].register_base
+}
+
+/// `__iommu_flush_cache()`: what was stored at `at` reaches memory, unless the unit snoops (`ecap_coherent()`, which never changes).
+pub(crate) async fn iommu_flush_cache<T>(t: &Task, iommu: Ptr<IntelIommu>, at: Ptr<T>, bytes: u64) {
+    if !t.k.topo.units[usize::from(seq_id(t, iommu).0)].coherent {
+        t.clflush_cache_range(at, bytes).await;
+    }
 }
 
 /// `cap`, which never changes.

@@ -20,6 +20,7 @@ use super::super::Task;
 use super::super::iommu_pages::{iommu_alloc_pages, iommu_free_pages};
 use super::super::mm::{Gfp, kfree, kzalloc};
 use super::{IntelIommu, cap, registers, seq_id};
+use crate::defect::Defect;
 use crate::errno::{EINVAL, ENOMEM, Errno};
 use crate::tag;
 
@@ -174,7 +175,11 @@ pub async fn qi_submit_sync(t: &Task, iommu: Ptr<IntelIommu>, descriptor: u128) 
     let head = (wait + 1) % QI_LENGTH;
     t.write(iommu.at(IntelIommu::QI_FREE_HEAD), head).await;
     t.write(iommu.at(IntelIommu::QI_FREE_CNT), free_cnt - 2).await;
-    t.mmio_write(unit, OFFSET_IQT as u16, 8, queue_index(head)).await;
+    if t.k.has(Defect::DoorbellRelaxed) {
+        t.mmio_write_relaxed(unit, OFFSET_IQT as u16, 8, queue_index(head)).await;
+    } else {
+        t.mmio_write(unit, OFFSET_IQT as u16, 8, queue_index(head)).await;
+    }
     let mut ret = 0;
     while t.read_once(status_word(status, wait)).await != Status::Done as u32 {
         ret = qi_check_fault(t, iommu, desc, index, wait).await;

@@ -23,7 +23,7 @@ use super::context::{context_table_of, root_slot};
 use super::liveupdate::context_table_is_preserved;
 use super::qi::{self, ContextFlush, IotlbFlush, qi_submit_on_last_cpu};
 use super::registers::iommu_disable_translation;
-use super::{IntelIommu, UNIT_IN_USE, cap, iommu_of, seq_id};
+use super::{IntelIommu, UNIT_IN_USE, cap, iommu_flush_cache, iommu_of, seq_id};
 use crate::abi::iommu::HwSer;
 use crate::defect::Defect;
 use crate::revision::Iommu;
@@ -76,6 +76,7 @@ async fn clear_unpreserved(t: &Task, iommu: Ptr<IntelIommu>, hw: Ptr<HwSer>) {
             let context: Ptr<u64> = table.byte_add(u64::from(device.bdf.devfn()) * CONTEXT_ENTRY_BYTES);
             t.write_once(context, 0).await;
             t.write_once(context.byte_add::<u64>(8), 0).await;
+            iommu_flush_cache(t, iommu, context, CONTEXT_ENTRY_BYTES).await;
         }
     }
     match t.k.rev.iommu {
@@ -87,6 +88,7 @@ async fn clear_unpreserved(t: &Task, iommu: Ptr<IntelIommu>, hw: Ptr<HwSer>) {
                 let bus = (index / 2) as u8;
                 if index % 2 == 0 && !context_table_is_preserved(t, hw, bus).await {
                     t.write_once(root_slot(root, bus), 0).await;
+                    iommu_flush_cache(t, iommu, root_slot(root, bus), 8).await;
                 }
             }
         }

@@ -91,6 +91,12 @@ impl Mappings {
         }
     }
 
+    /// Every frame that some page leads to, or may lead to.
+    pub(crate) fn frames(&self, mut each: impl FnMut(u64)) {
+        let extents = self.settled.iter().chain(&self.mapping);
+        extents.flat_map(|extent| extent.pfn..extent.pfn + extent.pages).for_each(&mut each);
+    }
+
     /// Forgets everything.
     pub(crate) fn clear(&mut self) {
         self.settled.clear();

@@ -1,0 +1,509 @@
+//! The state of a walk in flight, and the step that each call of `advance` takes.
+//!
+//! 1. Translation off, interrupt range: `device_walk`
+//! 2. Device table entry, and what it says before any table is read: `device_walk`
+//! 3. TLB: here
+//! 4. Guest translation, if the request has a PASID or GIoV gives it one: GCR3 table, then guest page table: `guest_walk`
+//! 5. Host translation of the address, or of each address of the guest on the way: `host_walk`
+//! 6. The end: here, or in `fault`
+
+use super::cache::space::Space;
+use super::cache::tlb::TlbEntry;
+use super::device_entry::{DeviceEntry, HostTranslation};
+use super::unit::Unit;
+use crate::addr::{Bdf, DomainId, Iova, Pa, Pasid};
+use crate::decision::{Decisions, Question, ask_bool};
+use crate::provenance::{ProvenanceId, Words};
+use crate::request::{Access, CacheHit, CacheKind, FetchKind, Fetched, Progress, Request, Translation, WalkId};
+use crate::spec::amd::event::{EventCode, EventFlags};
+
+/// Updates that may find another word, in a row, before the walk gives up with a hardware error (assumption).
+pub(crate) const TRIES_MAX: u8 = 16;
+
+/// Where a walk stands; the next call of `advance` does this.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Step {
+    /// Checks that need no table, then the look-up of the device table entry.
+    Begin,
+    /// Nothing until the leader has ended.
+    Merged,
+    /// Fetch of the device table entry.
+    Device,
+    /// TLB look-up for the request.
+    Tlb,
+    /// Look-up of the GCR3 table entry.
+    GuestRootLookup,
+    /// Fetch of a GCR3 table entry of [`Walk::level`].
+    GuestRoot,
+    /// Guest page table: look-up in the page-directory caches.
+    GuestLookup,
+    /// Guest page table: fetch of the entry at [`Walk::level`].
+    Guest,
+    /// Update of that entry.
+    GuestUpdate,
+    /// Host page table: look-up in the page-directory caches.
+    HostLookup,
+    /// Host page table: fetch of the entry at [`HostWalk::level`].
+    Host,
+    /// Update of that entry.
+    HostUpdate,
+}
+
+/// What answer is still to come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Outstanding {
+    None,
+    /// To the fetch of what the step says, at [`Walk::pending_pa`].
+    Wanted,
+    /// To a fetch that a restart dropped.
+    Dropped,
+}
+
+/// What the host page table translates.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Purpose {
+    /// The address of a GCR3 table entry.
+    GuestRoot,
+    /// The address of a guest page-table entry.
+    GuestTable,
+    /// The address of the request itself.
+    Page,
+}
+
+/// Where the host side of a walk stands.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HostWalk {
+    pub(crate) purpose: Purpose,
+    pub(crate) input: u64,
+    pub(crate) table: Pa,
+    pub(crate) level: u8,
+    pub(crate) readable: bool,
+    pub(crate) writable: bool,
+}
+
+/// Where the guest side of a walk stands.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct GuestWalk {
+    /// Next GCR3 table or guest page table.
+    pub(crate) table: Pa,
+    /// Its level.
+    pub(crate) level: u8,
+    pub(crate) writable: bool,
+    pub(crate) user: bool,
+    /// The host lets the entry that was fetched last be written.
+    pub(crate) entry_writable: bool,
+    /// log2 of the page size, once a leaf is held.
+    pub(crate) leaf_shift: Option<u8>,
+    /// D of the leaf is set, or need not be.
+    pub(crate) dirty: bool,
+}
+
+impl GuestWalk {
+    const IDLE: Self = Self { table: Pa(0), level: 0, writable: true, user: true, entry_writable: true, leaf_shift: None, dirty: true };
+}
+
+/// One walk.
+#[derive(Clone, Debug)]
+pub(crate) struct Walk {
+    pub(crate) request: Request,
+    /// Begun by the unit itself; never logs an event.
+    pub(crate) prefetch: bool,
+    pub(crate) step: Step,
+    pub(crate) outstanding: Outstanding,
+    /// A device table entry is held: `device` counts.
+    pub(crate) has_device: bool,
+    /// A GCR3 table entry or guest page-table entry is held or awaited.
+    pub(crate) guest_touched: bool,
+    /// A host entry is held or awaited.
+    pub(crate) host_touched: bool,
+    /// Updates that found another word, in a row.
+    pub(crate) tries: u8,
+    pub(crate) from: CacheHit,
+    pub(crate) device: DeviceEntry,
+    /// The PASID of guest translation, if there is any.
+    pub(crate) pasid: Option<Pasid>,
+    pub(crate) guest: GuestWalk,
+    pub(crate) host: HostWalk,
+    /// What the outstanding update expects and stores.
+    pub(crate) update: [u64; 2],
+    pub(crate) pending_pa: Pa,
+    pub(crate) words: ProvenanceId,
+    /// Words of the whole walk, while those of a host walk inside it are in `words`.
+    pub(crate) outer_words: ProvenanceId,
+    /// Words of the device table entry.
+    pub(crate) base_words: ProvenanceId,
+    /// The walk it waits for, while `step` says so.
+    pub(crate) leader: WalkId,
+    pub(crate) cost_total: u32,
+    pub(crate) fetches: u32,
+    /// Odd while the walker is taken.
+    pub(crate) generation: u32,
+}
+
+impl Walk {
+    /// A walker that nobody uses.
+    pub(crate) const fn idle() -> Self {
+        Self {
+            request: Request { source: Bdf(0), iova: Iova(0), access: Access::Read, pasid: None },
+            prefetch: false,
+            step: Step::Begin,
+            outstanding: Outstanding::None,
+            has_device: false,
+            guest_touched: false,
+            host_touched: false,
+            tries: 0,
+            from: CacheHit::None,
+            device: DeviceEntry::BLANK,
+            pasid: None,
+            guest: GuestWalk::IDLE,
+            host: HostWalk { purpose: Purpose::Page, input: 0, table: Pa(0), level: 0, readable: true, writable: true },
+            update: [0; 2],
+            pending_pa: Pa(0),
+            words: ProvenanceId::NONE,
+            outer_words: ProvenanceId::NONE,
+            base_words: ProvenanceId::NONE,
+            leader: WalkId { slot: 0, generation: 0 },
+            cost_total: 0,
+            fetches: 0,
+            generation: 0,
+        }
+    }
+
+    /// Takes the walker for a request.
+    #[inline]
+    pub(crate) fn start(&mut self, request: Request, prefetch: bool) {
+        self.request = request;
+        self.prefetch = prefetch;
+        self.outstanding = Outstanding::None;
+        self.cost_total = 0;
+        self.fetches = 0;
+        self.forget();
+    }
+
+    /// Back to the beginning, without any word read so far. The words are released already.
+    #[inline]
+    fn forget(&mut self) {
+        self.step = Step::Begin;
+        self.has_device = false;
+        self.guest_touched = false;
+        self.host_touched = false;
+        self.tries = 0;
+        self.from = CacheHit::None;
+        self.pasid = None;
+        self.words = ProvenanceId::NONE;
+        self.outer_words = ProvenanceId::NONE;
+        self.base_words = ProvenanceId::NONE;
+    }
+
+    /// Starts over, because an invalidation covers something it holds or awaits.
+    pub(crate) fn restart(&mut self, words: &mut Words) {
+        if self.is_pending() {
+            self.outstanding = Outstanding::Dropped;
+        }
+        self.release(words);
+        self.forget();
+    }
+
+    /// Lets go of every word.
+    #[inline]
+    pub(crate) fn release(&mut self, words: &mut Words) {
+        for held in [&mut self.words, &mut self.outer_words, &mut self.base_words] {
+            words.release(core::mem::replace(held, ProvenanceId::NONE));
+        }
+    }
+
+    /// Takes the words of a cached entry instead of those held.
+    #[inline]
+    pub(crate) fn adopt_words(&mut self, of: ProvenanceId, words: &mut Words) {
+        words.hold(of);
+        words.release(core::mem::replace(&mut self.words, of));
+    }
+
+    /// Adds the cost of a step and returns it.
+    #[inline]
+    pub(crate) fn spend(&mut self, cost: u32) -> u32 {
+        self.cost_total = self.cost_total.saturating_add(cost);
+        cost
+    }
+
+    pub(crate) fn is_pending(&self) -> bool {
+        self.outstanding == Outstanding::Wanted
+    }
+
+    /// Whether any word was read or is awaited.
+    pub(crate) fn holds_anything(&self) -> bool {
+        self.is_pending() || self.has_device
+    }
+
+    /// Starts guest translation from nothing.
+    pub(crate) fn start_guest(&mut self) {
+        self.guest = GuestWalk::IDLE;
+        self.guest_touched = true;
+    }
+
+    /// What the request is translated in.
+    #[inline]
+    pub(crate) const fn space(&self) -> Space {
+        match self.pasid {
+            None => Space::Host(self.device.domain),
+            Some(pasid) => Space::Guest(self.device.domain, pasid),
+        }
+    }
+
+    /// Root and levels of the host page table.
+    pub(crate) const fn host_tables(&self) -> Option<(Pa, u8)> {
+        match self.device.host {
+            HostTranslation::Tables { root, levels } => Some((root, levels)),
+            _ => None,
+        }
+    }
+
+    /// Whether the host page table translates what the guest's yields.
+    pub(crate) const fn is_nested(&self) -> bool {
+        self.pasid.is_some() && self.host_tables().is_some()
+    }
+
+    pub(crate) const fn writes(&self) -> bool {
+        matches!(self.request.access, Access::Write)
+    }
+
+    /// What the present step fetches.
+    pub(crate) fn kind(&self) -> FetchKind {
+        match self.step {
+            Step::GuestRoot => FetchKind::GuestCr3 { level: self.guest.level },
+            Step::Guest | Step::GuestUpdate => FetchKind::FirstStage { level: self.guest.level },
+            Step::Host | Step::HostUpdate => FetchKind::Table { level: self.host.level },
+            _ => FetchKind::DeviceTableEntry,
+        }
+    }
+}
+
+/// What can be seen of a walk in flight from outside.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct WalkView {
+    /// Its id.
+    pub id: WalkId,
+    /// What it translates.
+    pub request: Request,
+    /// Its domain, once the device table entry is known.
+    pub domain: Option<DomainId>,
+    /// The fetch it waits for.
+    pub fetch: Option<(Pa, FetchKind)>,
+    /// The walk it waits for.
+    pub leader: Option<WalkId>,
+    /// Begun by the unit itself, not by a request.
+    pub prefetch: bool,
+}
+
+impl Unit {
+    /// One look-up, or one fetched word, of the walk in a taken slot.
+    #[inline]
+    pub(crate) fn step(&mut self, slot: usize, fetched: Option<Fetched>, d: &mut dyn Decisions) -> Progress {
+        let walk = self.walkers.at(slot);
+        match walk.outstanding {
+            Outstanding::None => assert!(fetched.is_none(), "an answer without a fetch"),
+            Outstanding::Wanted => {
+                return match fetched {
+                    Some(answer) => self.consume(slot, answer, d),
+                    None => self.ask_again(slot),
+                };
+            }
+            // The answer belongs to what a restart threw away.
+            Outstanding::Dropped => walk.outstanding = Outstanding::None,
+        }
+        match walk.step {
+            Step::Begin | Step::Merged => self.begin_walk(slot, d),
+            Step::Tlb => self.look_up_tlb(slot, 0, d),
+            Step::Device => self.fetch_device(slot, d),
+            Step::GuestRootLookup => self.look_up_guest_root(slot),
+            Step::GuestRoot => self.fetch_guest_root(slot, d),
+            Step::GuestLookup => self.look_up_guest(slot, d),
+            Step::Guest | Step::GuestUpdate => self.fetch_guest(slot, d),
+            Step::HostLookup => self.look_up_host(slot, d),
+            Step::Host | Step::HostUpdate => self.fetch_host(slot),
+        }
+    }
+
+    fn consume(&mut self, slot: usize, answer: Fetched, d: &mut dyn Decisions) -> Progress {
+        let walk = self.walkers.at(slot);
+        walk.outstanding = Outstanding::None;
+        let Some([word, high]) = answer.pair() else { return self.refuse_fetch(slot, d) };
+        let (pa, kind) = (walk.pending_pa, walk.kind());
+        let words = &mut self.caches.words;
+        match walk.step {
+            Step::GuestUpdate | Step::HostUpdate => return self.consume_update(slot, word, d),
+            Step::GuestRoot | Step::Guest | Step::Host => walk.words = words.push(walk.words, pa, word, kind),
+            _ => {
+                let [.., third, fourth, _, _, _, _] = answer.all();
+                walk.words = words.push_wide(walk.words, pa, [word, high], kind);
+                walk.words = words.push_wide(walk.words, pa.offset(16), [third, fourth], kind);
+                return self.consume_device(slot, [word, high, third, fourth], d);
+            }
+        }
+        match walk.step {
+            Step::GuestRoot => self.consume_guest_root(slot, word, d),
+            Step::Guest => self.consume_guest(slot, word, d),
+            _ => self.consume_host(slot, word, d),
+        }
+    }
+
+    /// There is no memory where the walk wanted to read.
+    #[cold]
+    fn refuse_fetch(&mut self, slot: usize, d: &mut dyn Decisions) -> Progress {
+        let code = match self.walkers.at(slot).step {
+            Step::Device => EventCode::DEVICE_TABLE_HARDWARE,
+            _ => EventCode::PAGE_TABLE_HARDWARE,
+        };
+        self.fault(slot, code, EventFlags::new(), 0, d)
+    }
+
+    /// Issues the fetch of what the step says.
+    #[inline]
+    pub(crate) fn fetch(&mut self, slot: usize, pa: Pa, cost: u32) -> Progress {
+        let walk = self.walkers.at(slot);
+        let kind = walk.kind();
+        walk.outstanding = Outstanding::Wanted;
+        walk.pending_pa = pa;
+        walk.fetches = walk.fetches.saturating_add(1);
+        walk.spend(cost);
+        Progress::Fetch { pa, bytes: kind.bytes(), kind, cost }
+    }
+
+    /// Asks for the atomic update of the entry that was fetched last.
+    pub(crate) fn ask_update(&mut self, slot: usize, step: Step, [old, new]: [u64; 2]) -> Progress {
+        let cost = self.params.timing.table_update;
+        let walk = self.walkers.at(slot);
+        walk.step = step;
+        walk.update = [old, new];
+        walk.outstanding = Outstanding::Wanted;
+        walk.spend(cost);
+        Progress::Update { pa: walk.pending_pa, old, new, kind: walk.kind(), cost }
+    }
+
+    /// The word that an update found. If it is not the one that was read, it is taken as the entry instead, so that
+    /// nothing that software cleared comes back.
+    fn consume_update(&mut self, slot: usize, found: u64, d: &mut dyn Decisions) -> Progress {
+        let walk = self.walkers.at(slot);
+        let [old, new] = walk.update;
+        let word = if found == old { new } else { found };
+        self.caches.words.amend(walk.words, word);
+        walk.tries = if found == old { 0 } else { walk.tries + 1 };
+        if walk.tries >= TRIES_MAX {
+            return self.fault(slot, EventCode::PAGE_TABLE_HARDWARE, EventFlags::new(), 0, d);
+        }
+        if walk.step == Step::GuestUpdate {
+            walk.step = Step::Guest;
+            return self.consume_guest(slot, word, d);
+        }
+        walk.step = Step::Host;
+        self.consume_host(slot, word, d)
+    }
+
+    /// Asks again for what is outstanding.
+    fn ask_again(&mut self, slot: usize) -> Progress {
+        let walk = self.walkers.at(slot);
+        let (pa, kind) = (walk.pending_pa, walk.kind());
+        if let Step::GuestUpdate | Step::HostUpdate = walk.step {
+            let [old, new] = walk.update;
+            return Progress::Update { pa, old, new, kind, cost: 0 };
+        }
+        Progress::Fetch { pa, bytes: kind.bytes(), kind, cost: 0 }
+    }
+
+    /// Step 3.
+    #[inline]
+    pub(crate) fn look_up_tlb(&mut self, slot: usize, spent: u32, d: &mut dyn Decisions) -> Progress {
+        let cost = spent.saturating_add(self.params.timing.iotlb_lookup);
+        let walk = self.walkers.at(slot);
+        let (iova, access) = (walk.request.iova, walk.request.access);
+        let Some(entry) = self.caches.tlb.lookup(walk.space(), iova.0, d) else { return self.miss_tlb(slot, false, cost) };
+        if entry.serves(access) {
+            let entry = *entry;
+            walk.from = CacheHit::Iotlb;
+            walk.adopt_words(entry.provenance, &mut self.caches.words);
+            return self.grant(slot, &entry, cost);
+        }
+        let entry = *entry;
+        self.refuse_cached(slot, &entry, cost, d)
+    }
+
+    /// A cached entry does not serve the request: it faults, or it is walked again.
+    #[cold]
+    fn refuse_cached(&mut self, slot: usize, entry: &TlbEntry, cost: u32, d: &mut dyn Decisions) -> Progress {
+        let walk = self.walkers.at(slot);
+        let denied = entry.not_present || !walk.request.access.allowed_by(entry.readable, entry.writable);
+        if !denied || ask_bool(d, Question::RewalkDenied) {
+            return self.miss_tlb(slot, true, cost);
+        }
+        walk.adopt_words(entry.provenance, &mut self.caches.words);
+        let flags = match entry.not_present {
+            true => EventFlags::new(),
+            false => EventFlags::new().with_present(true).with_permission(true),
+        };
+        self.fault(slot, EventCode::PAGE_FAULT, flags, cost, d)
+    }
+
+    fn miss_tlb(&mut self, slot: usize, hit: bool, cost: u32) -> Progress {
+        let walk = self.walkers.at(slot);
+        walk.spend(cost);
+        if walk.pasid.is_some() {
+            walk.start_guest();
+            walk.step = Step::GuestRootLookup;
+        } else {
+            let input = walk.request.iova.0;
+            self.start_host(slot, input, Purpose::Page);
+        }
+        Progress::Lookup { cache: CacheKind::Iotlb, hit, cost }
+    }
+
+    /// Ends the walk with what a table or the TLB gave.
+    #[inline]
+    pub(crate) fn grant(&mut self, slot: usize, entry: &TlbEntry, cost: u32) -> Progress {
+        let walk = self.walkers.at(slot);
+        walk.spend(cost);
+        let translation = Translation {
+            pa: entry.translate(walk.request.iova),
+            readable: entry.readable && walk.device.readable,
+            writable: entry.writable && walk.device.writable,
+            page_bytes: 1 << entry.shift,
+            domain: walk.device.domain,
+            pass_through: false,
+            cost,
+            cost_total: walk.cost_total,
+            fetches: walk.fetches,
+            from: walk.from,
+        };
+        self.end(slot);
+        Progress::Done(translation)
+    }
+
+    /// Ends the walk with the address as it is.
+    pub(crate) fn pass(&mut self, slot: usize, cost: u32) -> Progress {
+        let walk = self.walkers.at(slot);
+        walk.spend(cost);
+        let translation = Translation {
+            pa: Pa(walk.request.iova.0),
+            readable: walk.device.readable,
+            writable: walk.device.writable,
+            page_bytes: crate::addr::PAGE_SIZE,
+            domain: walk.device.domain,
+            pass_through: true,
+            cost,
+            cost_total: walk.cost_total,
+            fetches: walk.fetches,
+            from: walk.from,
+        };
+        self.end(slot);
+        Progress::Done(translation)
+    }
+
+    /// Frees the walker; its words become those of the walk that ended last.
+    #[inline]
+    pub(crate) fn end(&mut self, slot: usize) {
+        let walk = self.walkers.at(slot);
+        let words = core::mem::replace(&mut walk.words, ProvenanceId::NONE);
+        walk.release(&mut self.caches.words);
+        self.caches.words.release(core::mem::replace(&mut self.last_words, words));
+        self.walkers.free(slot);
+    }
+}

@@ -1,0 +1,135 @@
+//! The walkers of a unit: a fixed number of slots, and ids that tell a walk from the one that had its slot before.
+
+use super::ids::StreamId;
+use super::walk::{Step, Walk, WalkView};
+use crate::provenance::Words;
+use crate::request::{Request, WalkId};
+
+/// Most walkers of a unit.
+pub(crate) const WALKS_MAX: u16 = 256;
+
+/// All walkers of a unit.
+#[derive(Clone, Debug)]
+pub(crate) struct Walks {
+    slots: Vec<Walk>,
+    /// Which walkers are taken, a bit each.
+    live: [u64; WALKS_MAX as usize / 64],
+    nr_live: u16,
+}
+
+impl Walks {
+    pub(crate) fn new(walks_max: u16) -> Self {
+        Self { slots: vec![Walk::idle(); usize::from(walks_max)], live: [0; WALKS_MAX as usize / 64], nr_live: 0 }
+    }
+
+    /// Drops every walk; old ids stay invalid. The caller forgets their words.
+    pub(crate) fn reset(&mut self) {
+        for slot in 0..self.slots.len() {
+            if !self.slots[slot].generation.is_multiple_of(2) {
+                let generation = self.slots[slot].generation;
+                self.slots[slot] = Walk { generation, ..Walk::idle() };
+                self.free(slot);
+            }
+        }
+    }
+
+    /// Takes a free walker, the lowest one.
+    #[inline]
+    pub(crate) fn begin(&mut self, request: Request, stream: StreamId, prefetch: bool, merge: bool) -> Option<WalkId> {
+        let leader = if merge && self.nr_live != 0 { self.leader_of(&request) } else { None };
+        let (group, bit) = self.live.iter().enumerate().find_map(|(group, live)| {
+            let bit = live.trailing_ones();
+            (bit < u64::BITS).then_some((group, bit))
+        })?;
+        let slot = group * 64 + bit as usize;
+        let walk = self.slots.get_mut(slot)?;
+        walk.start(request, stream, prefetch);
+        walk.generation = walk.generation.wrapping_add(1);
+        if let Some(leader) = leader {
+            walk.step = Step::Merged;
+            walk.leader = leader;
+        }
+        let id = WalkId { slot: slot as u16, generation: walk.generation };
+        self.live[group] |= 1 << bit;
+        self.nr_live += 1;
+        Some(id)
+    }
+
+    /// Whether a request would find no walker, or one that it had to wait for.
+    #[inline]
+    pub(crate) fn would_wait(&self, request: &Request, merge: bool) -> bool {
+        self.nr_live != 0 && (usize::from(self.nr_live) == self.slots.len() || (merge && self.leader_of(request).is_some()))
+    }
+
+    fn leader_of(&self, request: &Request) -> Option<WalkId> {
+        self.iter().find_map(|(id, walk)| {
+            let same_page = walk.request.iova.page() == request.iova.page()
+                && walk.request.source == request.source
+                && walk.request.pasid == request.pasid;
+            (same_page && walk.step != Step::Merged).then_some(id)
+        })
+    }
+
+    #[inline]
+    pub(crate) fn is_live(&self, id: WalkId) -> bool {
+        // Ids are given out with odd generations only.
+        self.slots.get(usize::from(id.slot)).is_some_and(|walk| walk.generation == id.generation)
+    }
+
+    pub(crate) fn get(&self, id: WalkId) -> Option<&Walk> {
+        self.is_live(id).then(|| &self.slots[usize::from(id.slot)])
+    }
+
+    /// The walk in a taken slot.
+    #[inline(always)]
+    pub(crate) fn at(&mut self, slot: usize) -> &mut Walk {
+        &mut self.slots[slot]
+    }
+
+    /// Frees the walker; its words are the caller's.
+    #[inline]
+    pub(crate) fn free(&mut self, slot: usize) {
+        let walk = &mut self.slots[slot];
+        walk.generation = walk.generation.wrapping_add(1);
+        self.live[slot / 64] &= !(1 << (slot % 64));
+        self.nr_live -= 1;
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        usize::from(self.nr_live)
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (WalkId, &Walk)> {
+        self.live.iter().enumerate().flat_map(move |(group, &live)| {
+            let mut left = live;
+            core::iter::from_fn(move || {
+                let bit = left.trailing_zeros();
+                left &= left.wrapping_sub(1);
+                (bit < u64::BITS).then_some(group * 64 + bit as usize)
+            })
+            .map(|slot| {
+                let walk = &self.slots[slot];
+                (WalkId { slot: slot as u16, generation: walk.generation }, walk)
+            })
+        })
+    }
+
+    pub(crate) fn views(&self) -> impl Iterator<Item = WalkView> {
+        self.iter().map(|(id, walk)| WalkView::of(id, walk))
+    }
+
+    /// Restarts the walks for which `covered` holds; returns how many.
+    pub(crate) fn restart(&mut self, words: &mut Words, covered: impl Fn(&Walk) -> bool) -> u32 {
+        if self.nr_live == 0 {
+            return 0;
+        }
+        let mut restarted = 0;
+        for walk in self.slots.iter_mut().filter(|walk| walk.generation % 2 != 0) {
+            if walk.holds_anything() && covered(walk) {
+                walk.restart(words);
+                restarted += 1;
+            }
+        }
+        restarted
+    }
+}

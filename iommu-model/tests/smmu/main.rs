@@ -1,0 +1,13 @@
+//! Arm SMMUv3, driven from outside as a simulator drives it.
+
+mod caches;
+mod config;
+mod foreign;
+mod hostile;
+mod invalidation;
+mod queues;
+mod races;
+mod registers;
+mod support;
+mod updates;
+mod walks;

@@ -1,0 +1,356 @@
+//! What waits: locks, condition variables, semaphores, barriers. Handles all of them; clones stand for the same thing.
+//!
+//! Who cannot go on waits without steps until it is woken, and then tries again with another step: every attempt is announced, so
+//! that policies see who competes for what. None of them is fair, and nobody is woken without a cause.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use crate::engine::{ChoiceKind, Core, Object, Op, OpKind};
+
+/// A sleeping lock. Who finds it held waits without steps until it is released, then tries again. Clones are handles.
+#[derive(Clone)]
+pub struct Lock {
+    core: Rc<Core>,
+    object: Object,
+    held: Rc<Cell<bool>>,
+}
+
+impl Lock {
+    pub(super) fn new(core: Rc<Core>, object: Object) -> Lock {
+        Lock { core, object, held: Rc::new(Cell::new(false)) }
+    }
+
+    /// Takes the lock: one step when it is free, and one for every attempt that finds it held.
+    pub async fn lock(&self) {
+        while !self.try_lock().await {
+            self.core.block(self.object).await;
+        }
+    }
+
+    /// Takes the lock if it is free: one step. False when it is held.
+    pub async fn try_lock(&self) -> bool {
+        self.core.step(Op::new(OpKind::Lock, self.object, 8)).await;
+        !self.held.replace(true)
+    }
+
+    /// Releases the lock: one step.
+    ///
+    /// # Panics
+    /// When the lock is free: the program is wrong.
+    pub async fn unlock(&self) {
+        self.core.step(Op::new(OpKind::Unlock, self.object, 8)).await;
+        assert!(self.held.replace(false), "unlock of a free lock");
+        self.core.wake(self.object);
+    }
+}
+
+/// A lock that many readers or one writer hold. Writers have no precedence.
+#[derive(Clone)]
+pub struct RwLock {
+    core: Rc<Core>,
+    object: Object,
+    /// Number of readers, or [`WRITER`].
+    holders: Rc<Cell<u32>>,
+}
+
+const WRITER: u32 = u32::MAX;
+
+impl RwLock {
+    pub(super) fn new(core: Rc<Core>, object: Object) -> RwLock {
+        RwLock { core, object, holders: Rc::new(Cell::new(0)) }
+    }
+
+    /// Takes the lock for reading: one step an attempt.
+    pub async fn read(&self) {
+        self.acquire(|holders| (holders != WRITER).then(|| holders + 1)).await;
+    }
+
+    /// Takes the lock for writing: one step an attempt.
+    pub async fn write(&self) {
+        self.acquire(|holders| (holders == 0).then_some(WRITER)).await;
+    }
+
+    /// Releases the lock, however it was taken: one step.
+    ///
+    /// # Panics
+    /// When the lock is free: the program is wrong.
+    pub async fn unlock(&self) {
+        self.core.step(Op::new(OpKind::Unlock, self.object, 8)).await;
+        self.holders.set(match self.holders.get() {
+            0 => panic!("unlock of a free lock"),
+            WRITER => 0,
+            readers => readers - 1,
+        });
+        self.core.wake(self.object);
+    }
+
+    async fn acquire(&self, taken: impl Fn(u32) -> Option<u32>) {
+        loop {
+            self.core.step(Op::new(OpKind::Lock, self.object, 8)).await;
+            if let Some(holders) = taken(self.holders.get()) {
+                return self.holders.set(holders);
+            }
+            self.core.block(self.object).await;
+        }
+    }
+}
+
+/// A condition variable, beside a [`Lock`]. Which of several waiters a signal wakes is a choice of the run.
+#[derive(Clone)]
+pub struct Condvar {
+    core: Rc<Core>,
+    object: Object,
+    waiting: Rc<RefCell<Vec<u64>>>,
+    nr_tickets: Rc<Cell<u64>>,
+}
+
+impl Condvar {
+    pub(super) fn new(core: Rc<Core>, object: Object) -> Condvar {
+        Condvar { core, object, waiting: Rc::default(), nr_tickets: Rc::default() }
+    }
+
+    /// Releases `lock`, waits for a signal, and takes `lock` again. One step to queue up, one to release, and one for each attempt to
+    /// take the lock; a signal that comes once the caller has queued up is not lost.
+    ///
+    /// # Panics
+    /// When the lock is free: the program is wrong.
+    pub async fn wait(&self, lock: &Lock) {
+        self.core.step(Op::new(OpKind::Rmw, self.object, 8)).await;
+        let ticket = self.nr_tickets.get();
+        self.nr_tickets.set(ticket + 1);
+        self.waiting.borrow_mut().push(ticket);
+        lock.unlock().await;
+        while self.waiting.borrow().contains(&ticket) {
+            self.core.block(self.object).await;
+        }
+        lock.lock().await;
+    }
+
+    /// Wakes one waiter, if there is one: one step.
+    pub async fn signal(&self) {
+        self.core.step(Op::new(OpKind::Rmw, self.object, 8)).await;
+        let nr = self.waiting.borrow().len();
+        if nr > 0 {
+            let nth = self.core.choose(ChoiceKind::Workload, nr as u32);
+            self.waiting.borrow_mut().remove(nth as usize);
+            self.core.wake(self.object);
+        }
+    }
+
+    /// Wakes all waiters: one step.
+    pub async fn broadcast(&self) {
+        self.core.step(Op::new(OpKind::Rmw, self.object, 8)).await;
+        self.waiting.borrow_mut().clear();
+        self.core.wake(self.object);
+    }
+}
+
+/// A counting semaphore.
+#[derive(Clone)]
+pub struct Semaphore {
+    core: Rc<Core>,
+    object: Object,
+    permits: Rc<Cell<u32>>,
+}
+
+impl Semaphore {
+    pub(super) fn new(core: Rc<Core>, object: Object, permits: u32) -> Semaphore {
+        Semaphore { core, object, permits: Rc::new(Cell::new(permits)) }
+    }
+
+    /// Takes a permit, waiting for one if need be: one step an attempt.
+    pub async fn acquire(&self) {
+        loop {
+            self.core.step(Op::new(OpKind::Lock, self.object, 8)).await;
+            if let Some(left) = self.permits.get().checked_sub(1) {
+                return self.permits.set(left);
+            }
+            self.core.block(self.object).await;
+        }
+    }
+
+    /// Gives a permit back, or a new one: one step.
+    pub async fn release(&self) {
+        self.core.step(Op::new(OpKind::Unlock, self.object, 8)).await;
+        self.permits.set(self.permits.get() + 1);
+        self.core.wake(self.object);
+    }
+}
+
+/// A meeting point that can be used again and again.
+#[derive(Clone)]
+pub struct Barrier {
+    core: Rc<Core>,
+    object: Object,
+    nr_parties: u32,
+    nr_arrived: Rc<Cell<u32>>,
+    round: Rc<Cell<u32>>,
+}
+
+impl Barrier {
+    pub(super) fn new(core: Rc<Core>, object: Object, nr_parties: u32) -> Barrier {
+        Barrier { core, object, nr_parties, nr_arrived: Rc::default(), round: Rc::default() }
+    }
+
+    /// Waits until as many have come as the barrier is for: one step. True for the last to come.
+    pub async fn wait(&self) -> bool {
+        self.core.step(Op::new(OpKind::Rmw, self.object, 8)).await;
+        let round = self.round.get();
+        self.nr_arrived.set(self.nr_arrived.get() + 1);
+        if self.nr_arrived.get() >= self.nr_parties {
+            self.nr_arrived.set(0);
+            self.round.set(round + 1);
+            self.core.wake(self.object);
+            return true;
+        }
+        while self.round.get() == round {
+            self.core.block(self.object).await;
+        }
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::World;
+    use crate::engine::Burst;
+    use crate::policy::{Exhaustive, PolicySpec};
+
+    fn explored(setup: impl Fn(&World)) -> super::super::Explored {
+        let explored = World::explore(&mut Exhaustive::new(), 200_000, 1000, setup);
+        assert!(explored.complete, "{explored}");
+        explored
+    }
+
+    #[test]
+    fn a_signal_after_the_test_of_the_condition_is_not_lost() {
+        // With the flag changed under the lock the waiter always ends.
+        let explored = explored(|world| {
+            let (lock, condvar, flag) = (world.lock(), world.condvar(), world.cell(false));
+            let (lock2, condvar2, flag2) = (lock.clone(), condvar.clone(), flag.clone());
+            world.spawn("waiter", async move {
+                lock.lock().await;
+                while !flag.get().await {
+                    condvar.wait(&lock).await;
+                }
+                lock.unlock().await;
+            });
+            world.spawn("signaller", async move {
+                lock2.lock().await;
+                flag2.set(true).await;
+                lock2.unlock().await;
+                condvar2.signal().await;
+            });
+        });
+        assert_eq!(explored.bugs, 0);
+    }
+
+    #[test]
+    fn a_signal_that_nobody_waits_for_is_lost() {
+        let explored = explored(|world| {
+            let (lock, condvar) = (world.lock(), world.condvar());
+            let condvar2 = condvar.clone();
+            world.spawn("waiter", async move {
+                lock.lock().await;
+                condvar.wait(&lock).await;
+                lock.unlock().await;
+            });
+            world.spawn("signaller", async move { condvar2.signal().await });
+        });
+        assert!(explored.bugs > 0 && explored.bugs < explored.runs, "{explored}");
+    }
+
+    #[test]
+    fn a_signal_wakes_one_of_two_waiters_and_a_broadcast_both() {
+        for all in [false, true] {
+            let explored = explored(|world| {
+                let (lock, condvar, queued) = (world.lock(), world.condvar(), world.semaphore(0));
+                for name in ["one", "two"] {
+                    let (lock, condvar, queued) = (lock.clone(), condvar.clone(), queued.clone());
+                    world.spawn(name, async move {
+                        lock.lock().await;
+                        queued.release().await;
+                        condvar.wait(&lock).await;
+                        lock.unlock().await;
+                    });
+                }
+                world.spawn("signaller", async move {
+                    queued.acquire().await;
+                    queued.acquire().await;
+                    lock.lock().await;
+                    if all {
+                        condvar.broadcast().await
+                    } else {
+                        condvar.signal().await
+                    }
+                    lock.unlock().await;
+                });
+            });
+            assert_eq!(explored.bugs, if all { 0 } else { explored.runs }, "{explored}");
+        }
+    }
+
+    #[test]
+    fn readers_share_a_lock_and_writers_do_not() {
+        for write in [false, true] {
+            let explored = explored(|world| {
+                let (lock, inside) = (world.rwlock(), world.cell(0u32));
+                for name in ["one", "two"] {
+                    let (lock, inside, world) = (lock.clone(), inside.clone(), world.clone());
+                    world.clone().spawn(name, async move {
+                        if write {
+                            lock.write().await
+                        } else {
+                            lock.read().await
+                        }
+                        let others = inside.fetch_add(1).await;
+                        world.check(others == 0, "two at once");
+                        inside.update(|inside| inside - 1).await;
+                        lock.unlock().await;
+                    });
+                }
+            });
+            assert_eq!(explored.bugs > 0, !write, "{explored}");
+        }
+    }
+
+    #[test]
+    fn a_semaphore_lets_in_as_many_as_it_has_permits() {
+        for (permits, full) in [(1, false), (2, true)] {
+            let explored = explored(|world| {
+                let (semaphore, inside) = (world.semaphore(permits), world.cell(0u32));
+                for name in ["one", "two"] {
+                    let (semaphore, inside, world) = (semaphore.clone(), inside.clone(), world.clone());
+                    world.clone().spawn(name, async move {
+                        semaphore.acquire().await;
+                        world.check(inside.fetch_add(1).await == 0, "two at once");
+                        inside.update(|inside| inside - 1).await;
+                        semaphore.release().await;
+                    });
+                }
+            });
+            assert_eq!(explored.bugs > 0, full, "{explored}");
+        }
+    }
+
+    #[test]
+    fn nobody_passes_a_barrier_before_the_last_has_come() {
+        for seed in 0..200 {
+            let world = World::new(PolicySpec::Portfolio.build(seed, &Default::default(), Default::default()));
+            let (barrier, arrived) = (world.barrier(3), world.cell(0u32));
+            for name in ["one", "two", "three"] {
+                let (barrier, arrived, world) = (barrier.clone(), arrived.clone(), world.clone());
+                world.clone().spawn(name, async move {
+                    for round in 1..=3 {
+                        arrived.fetch_add(1).await;
+                        barrier.wait().await;
+                        world.check(arrived.peek() >= 3 * round, "passed too early");
+                    }
+                });
+            }
+            let outcome = world.run(1000);
+            assert_eq!((outcome.burst, outcome.failure), (Burst::Finished, None));
+        }
+    }
+}
