@@ -35,6 +35,18 @@
 //!   wait descriptors; page request records.
 //! - Caches change by installs, invalidations, and evictions that the caller chose; never by looking at memory.
 //! - A caller that brings an answer nobody asked for, or drives a walk that has ended, has a bug: that panics.
+//!
+//! # Who judges the model
+//!
+//! | what | where |
+//! | --- | --- |
+//! | rules, one test each, and every race with what forbids it | `tests/vtd` |
+//! | what the manual allows, as a set, both ways; written without this crate's layouts | `tests/reference` |
+//! | nothing is used that was cleaned away, whatever software and hardware choose | `tests/slot.rs` |
+//! | cycles add up to the published curves | `tests/curves` |
+//! | arbitrary bytes: `cargo test --release -p iommu-model --test fuzz -- --ignored` for ten million inputs | `tests/fuzz.rs` |
+//! | no step allocates | `tests/allocations.rs` |
+//! | speed: `cargo bench -p iommu-model`; on a busy machine its bench `least` | `benches` |
 #![doc = ""]
 #![doc = include_str!("../docs/referee.md")]
 

@@ -20,6 +20,11 @@ pub struct Source {
     pub kind: FetchKind,
 }
 
+impl Source {
+    /// Fills buffers that nothing was read into yet.
+    pub const BLANK: Self = Self { pa: Pa(0), value: 0, kind: FetchKind::Root };
+}
+
 /// Most words that a translation can come from: two of the root entry, two of the context entry, five levels.
 pub const SOURCES_MAX: usize = 9;
 
@@ -237,6 +242,23 @@ impl Words {
         }
         words.reverse();
         Provenance(words)
+    }
+
+    /// The words of the walk that ended last, into a buffer; never allocates.
+    pub(crate) fn last_into<'a>(&self, buffer: &'a mut [Source; SOURCES_NESTED_MAX]) -> &'a [Source] {
+        let mut first = buffer.len();
+        let mut id = self.last;
+        while id.is_some() {
+            let link = &self.links[id.0 as usize];
+            let values = if link.wide { &link.values[..] } else { &link.values[..1] };
+            for (n, &value) in values.iter().enumerate().rev() {
+                let Some(next) = first.checked_sub(1) else { break };
+                first = next;
+                buffer[first] = Source { pa: link.pa.offset(8 * n as u64), value, kind: link.kind };
+            }
+            id = link.before;
+        }
+        &buffer[first..]
     }
 
     /// Words held now.

@@ -7,8 +7,9 @@ use iommu_model::spec::vtd::pasid::{PasidDirectoryEntry, PasidEntryFirstStage, P
 use iommu_model::spec::vtd::root::{RootEntry, ScalableRootEntry};
 use iommu_model::spec::vtd::second_stage::SecondStageEntry;
 use iommu_model::{
-    Access, Bdf, Capabilities, FetchKind, Fetched, Geometry, Iova, Pa, Params, Pasid, Plain, Progress, QueueInput, QueueProgress, Register,
-    Request, Scalable, Unit,
+    Access, Attributes, Bdf, Capabilities, DeviceInvalidation, DeviceTlb, FetchKind, Fetched, Geometry, Iova, Pa, PageQueueInput,
+    PageQueueProgress, PageRange, PageRequest, Params, Pasid, Plain, Progress, QueueInput, QueueProgress, Register, Request,
+    SOURCES_NESTED_MAX, Scalable, Source, Unit,
 };
 
 #[global_allocator]
@@ -172,6 +173,59 @@ fn work_scalable(unit: &mut Unit) {
     unit.reset();
 }
 
+/// Translation requests, invalidations of the device, page requests.
+fn work_with_a_device(unit: &mut Unit, device: &mut DeviceTlb) {
+    unit.write_register(Register::Rtaddr, ROOT << 12 | 1 << 10, &mut Plain);
+    unit.write_register(Register::Gcmd, 1 << 30 | 1 << 26, &mut Plain);
+    unit.write_register(Register::Gcmd, 1 << 31 | 1 << 26, &mut Plain);
+    unit.register_drained();
+    let mut kept = 0;
+    for n in 0..5_000u64 {
+        let request = Request { source: Bdf(0), iova: Iova((n % 100) << 12), access: Access::Read, pasid: None };
+        let tag = device.ask(None, request.iova).expect("a question is free");
+        let walk = unit.begin_as(request, Attributes::translation(n % 2 == 0)).expect("a walker is free");
+        let mut answer = None;
+        loop {
+            match unit.advance(walk, answer.take(), &mut Plain) {
+                Progress::Fetch { pa, kind, .. } => {
+                    answer = Some(match kind {
+                        FetchKind::ScalableContext => Fetched::Wide([3 << 12 | 0b11101, 0, 0, 0, 0, 0, 0, 0]),
+                        _ => fetch_nested(Pa(if kind == FetchKind::PasidEntry { 4 << 12 | 64 } else { pa.0 }), 1),
+                    });
+                }
+                Progress::Done(translation) => {
+                    let mut buffer = [Source::BLANK; SOURCES_NESTED_MAX];
+                    kept += u32::from(device.keep(tag, &translation, unit.last_sources(&mut buffer), &mut Plain));
+                    break;
+                }
+                Progress::Lookup { .. } => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        if n % 10 == 0 {
+            let range = PageRange { address: request.iova, order: 1 };
+            device.invalidate(&DeviceInvalidation { source: request.source, pasid: None, every_pasid: false, range, itag: 0 });
+            let ask = PageRequest {
+                source: request.source,
+                pasid: None,
+                address: request.iova,
+                read: true,
+                write: false,
+                execute: false,
+                privileged: false,
+                last: true,
+                group: 1,
+            };
+            let walk = unit.begin_page_request(ask).expect("a walker is free");
+            while !unit.advance(walk, None, &mut Plain).is_end() {}
+            while unit.page_queue_advance(PageQueueInput::Written) != PageQueueProgress::Idle {}
+        }
+    }
+    assert!(kept > 1000, "{kept}");
+    unit.reset();
+    device.reset();
+}
+
 #[test]
 fn no_step_allocates_after_the_unit_is_made() {
     let _profiler = dhat::Profiler::builder().testing().build();
@@ -194,6 +248,15 @@ fn no_step_allocates_after_the_unit_is_made() {
         let before = dhat::HeapStats::get();
         work_scalable(&mut unit);
         work_scalable(&mut unit);
+        let after = dhat::HeapStats::get();
+        dhat::assert_eq!(after.total_blocks - before.total_blocks, 0);
+
+        let cap = Capabilities { page_requests: true, ..cap };
+        let mut unit = Unit::new(cap, Params { split_fetches: false, ..Params::default() });
+        let mut device = DeviceTlb::new(small);
+        let before = dhat::HeapStats::get();
+        work_with_a_device(&mut unit, &mut device);
+        work_with_a_device(&mut unit, &mut device);
         let after = dhat::HeapStats::get();
         dhat::assert_eq!(after.total_blocks - before.total_blocks, 0);
     }

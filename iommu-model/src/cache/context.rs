@@ -111,10 +111,10 @@ impl ContextCache {
         Some(self.store.get(place))
     }
 
-    #[inline(never)]
-    pub(crate) fn install(&mut self, entry: ContextEntryCached, words: &mut Words, d: &mut dyn Decisions) {
+    #[inline(always)]
+    pub(crate) fn install(&mut self, entry: &ContextEntryCached, words: &mut Words, d: &mut dyn Decisions) {
         let key = key_of(entry.source);
-        self.store.insert(key.tag, key, entry, words, |ways| ask(d, Question::EvictContext { ways }));
+        self.store.insert(key.tag, key, *entry, words, |ways| ask(d, Question::EvictContext { ways }));
     }
 
     pub(crate) fn retain(&mut self, words: &mut Words, keep: impl FnMut(&ContextEntryCached) -> bool) -> u32 {

@@ -14,7 +14,7 @@ use super::store::{Cached, Place, Store};
 use crate::addr::{DomainId, Iova, PAGE_SHIFT, Pa, Pasid};
 use crate::ats::DeviceInvalidation;
 use crate::decision::{Decisions, Question, ask};
-use crate::provenance::{Provenance, ProvenanceId, SOURCES_NESTED_MAX, Words};
+use crate::provenance::{Provenance, ProvenanceId, SOURCES_NESTED_MAX, Source, Words};
 use crate::request::{Access, Busy, Translation};
 use crate::spec::vtd::second_stage::LEVEL_BITS;
 use crate::timing::Geometry;
@@ -116,8 +116,9 @@ impl DeviceTlb {
     }
 
     /// The answer has come. Returns whether it is kept: not without permission, nor when an invalidation came between.
-    /// `words` are those of the unit's walk.
-    pub fn keep(&mut self, tag: QuestionTag, answer: &Translation, words: &Provenance, d: &mut dyn Decisions) -> bool {
+    /// `words` are those of the unit's walk ([`Unit::last_sources`](crate::Unit::last_sources)); beyond what a nested walk has
+    /// they are not kept.
+    pub fn keep(&mut self, tag: QuestionTag, answer: &Translation, words: &[Source], d: &mut dyn Decisions) -> bool {
         let Some(open) = self.open[usize::from(tag.0)].take() else { return false };
         if open.dropped || !(answer.readable || answer.writable) || self.store.is_off() {
             return false;
@@ -125,7 +126,10 @@ impl DeviceTlb {
         let shift = answer.page_bytes.trailing_zeros();
         let level = ((shift - PAGE_SHIFT) / LEVEL_BITS + 1) as u8;
         let number = open.iova.0 >> shift;
-        let provenance = words.iter().fold(ProvenanceId::NONE, |chain, word| self.words.push(chain, word.pa, word.value, word.kind));
+        let provenance = words
+            .iter()
+            .take(SOURCES_NESTED_MAX)
+            .fold(ProvenanceId::NONE, |chain, word| self.words.push(chain, word.pa, word.value, word.kind));
         let entry = DeviceTlbEntry {
             pasid: open.pasid,
             page: Iova(open.iova.0 & !(answer.page_bytes - 1)),

@@ -181,13 +181,16 @@ impl IotlbCache {
     }
 
     #[inline(never)]
-    pub(crate) fn install(&mut self, entry: IotlbEntry, words: &mut Words, d: &mut dyn Decisions) {
+    pub(crate) fn install(&mut self, entry: &IotlbEntry, words: &mut Words, d: &mut dyn Decisions) {
+        if self.store.is_off() {
+            return;
+        }
         let shift = entry.page_bytes.trailing_zeros();
         let level = ((shift - PAGE_SHIFT) / LEVEL_BITS + 1) as u8;
         let number = entry.page.0 >> shift;
         self.sizes |= 1 << (level - 1);
         let key = key(entry.domain, space_of(entry.pasid), level, number);
-        self.store.insert(number, key, entry, words, |ways| ask(d, Question::EvictIotlb { ways }));
+        self.store.insert(number, key, *entry, words, |ways| ask(d, Question::EvictIotlb { ways }));
     }
 
     pub(crate) fn retain(&mut self, words: &mut Words, keep: impl FnMut(&IotlbEntry) -> bool) -> u32 {

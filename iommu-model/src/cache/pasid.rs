@@ -133,9 +133,9 @@ impl PasidCache {
         Some(self.store.get(place))
     }
 
-    pub(crate) fn install(&mut self, entry: PasidEntryCached, words: &mut Words, d: &mut dyn Decisions) {
+    pub(crate) fn install(&mut self, entry: &PasidEntryCached, words: &mut Words, d: &mut dyn Decisions) {
         let key = key(entry.source, entry.pasid);
-        self.store.insert(u64::from(entry.pasid.0), key, entry, words, |ways| ask(d, Question::EvictPasid { ways }));
+        self.store.insert(u64::from(entry.pasid.0), key, *entry, words, |ways| ask(d, Question::EvictPasid { ways }));
     }
 
     pub(crate) fn retain(&mut self, words: &mut Words, keep: impl FnMut(&PasidEntryCached) -> bool) -> u32 {

@@ -67,16 +67,20 @@ const fn key(domain: DomainId, space: u32, prefix: u64) -> Key {
 #[derive(Clone, Debug)]
 pub(crate) struct PscCache {
     levels: [Store<PscEntry>; 4],
+    /// Bit n: entries of level n are cached at all.
+    held: u8,
 }
 
 impl PscCache {
     pub(crate) fn new(geometry: &[Geometry; 4]) -> Self {
-        Self { levels: geometry.map(Store::new) }
+        let levels = geometry.map(Store::new);
+        let held = (FIRST_LEVEL..).zip(&levels).fold(0, |held, (level, store)| held | u8::from(!store.is_off()) << level);
+        Self { levels, held }
     }
 
     /// Whether every level is switched off, so that there is nothing to look up.
     pub(crate) fn is_off(&self) -> bool {
-        self.levels.iter().all(Store::is_off)
+        self.held == 0
     }
 
     /// The entry with the longest prefix of `iova` whose level is at most `top`, marked as used.
@@ -96,16 +100,16 @@ impl PscCache {
 
     /// Whether entries of this level are cached at all.
     pub(crate) fn holds(&self, level: u8) -> bool {
-        !self.levels[usize::from(level - FIRST_LEVEL)].is_off()
+        self.held >> level & 1 != 0
     }
 
-    #[inline(never)]
-    pub(crate) fn install(&mut self, entry: PscEntry, words: &mut Words, d: &mut dyn Decisions) {
+    #[inline(always)]
+    pub(crate) fn install(&mut self, entry: &PscEntry, words: &mut Words, d: &mut dyn Decisions) {
         let level = entry.level;
         let prefix = entry.first.0 >> page_shift(level);
         let key = key(entry.domain, space_of(entry.pasid), prefix);
         let store = &mut self.levels[usize::from(level - FIRST_LEVEL)];
-        store.insert(prefix, key, entry, words, |ways| ask(d, Question::EvictPsc { ways, level }));
+        store.insert(prefix, key, *entry, words, |ways| ask(d, Question::EvictPsc { ways, level }));
     }
 
     pub(crate) fn retain(&mut self, words: &mut Words, mut keep: impl FnMut(&PscEntry) -> bool) -> u32 {

@@ -149,6 +149,7 @@ impl Unit {
         self.look_up_iotlb_next(slot, 0, d)
     }
 
+    #[inline(never)]
     pub(crate) fn install_context(&mut self, slot: usize, domain: DomainId, target: ContextTarget, d: &mut dyn Decisions) {
         let walk = self.walks.at(slot);
         let entry = ContextEntryCached {
@@ -160,7 +161,7 @@ impl Unit {
             target,
             provenance: walk.words,
         };
-        self.caches.context.install(entry, &mut self.caches.words, d);
+        self.caches.context.install(&entry, &mut self.caches.words, d);
     }
 
     /// Under caching mode a not-present or erroneous entry may be cached, in the special domain 0.

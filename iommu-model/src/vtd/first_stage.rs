@@ -281,6 +281,7 @@ impl Unit {
         (!nested && !self.cap.frame_fits(frame)) || (leaf && !large) || (leaf && !frame.is_aligned(1 << page_shift(level)))
     }
 
+    #[inline(never)]
     fn install_first_psc(&mut self, slot: usize, table: Pa, level: u8, d: &mut dyn Decisions) {
         if !self.caches.psc.holds(level) {
             return;
@@ -300,7 +301,7 @@ impl Unit {
             executable: walk.scalable.first.executable,
             provenance: walk.words,
         };
-        self.caches.psc.install(entry, &mut self.caches.words, d);
+        self.caches.psc.install(&entry, &mut self.caches.words, d);
     }
 
     /// The leaf is known: the page is there, or the second stage is asked for it.
@@ -331,13 +332,14 @@ impl Unit {
         self.install_first(slot, entry, pa, 0, d)
     }
 
+    #[inline(never)]
     fn install_first(&mut self, slot: usize, entry: IotlbEntry, pa: Pa, cost: u32, d: &mut dyn Decisions) -> Progress {
         if in_interrupt_range(pa.0) {
             return self.fault(slot, FaultReason::INTERRUPT_RANGE, cost, d);
         }
         // What a privileged request got past R/W or U/S must not serve a user.
         if !self.walks.at(slot).scalable.privileged {
-            self.caches.iotlb.install(entry, &mut self.caches.words, d);
+            self.caches.iotlb.install(&entry, &mut self.caches.words, d);
         }
         let (readable, writable, page_bytes) = (entry.readable, entry.writable, entry.page_bytes);
         self.grant_aside(slot, Grant { pa, readable, writable, page_bytes, pass_through: false }, cost)

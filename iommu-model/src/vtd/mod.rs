@@ -36,6 +36,7 @@
 //! | XD without NXE | reserved on a CPU; whether here too is open |
 //! | execute permission in the answer to a translation request; U and N of the answer | nobody asks for them here |
 //! | private data of page requests | written as 0 |
+//! | fault reasons 0x43, 0x48, 0x7b, 0x88, 0x89 | named by manuals, never raised: no condition of theirs is modelled |
 //!
 //! | not supported | |
 //! | --- | --- |
@@ -57,6 +58,7 @@
 
 mod capability;
 mod context_walk;
+mod descriptors;
 mod device_invalidations;
 mod device_requests;
 mod fault;

@@ -8,29 +8,25 @@
 //! 4. Remove from the caches; restart covered walks.
 //! 5. Drain bits, where the unit honours them: wait for the caller.
 //! 6. Device-TLB invalidations go out to the device; the queue goes on, up to the next wait descriptor.
-//! 7. A wait descriptor waits for the devices, and with PD for page requests. Then it writes its status and raises its interrupt; every earlier descriptor is complete by then.
+//! 7. A wait descriptor waits for the devices, and with PD for page requests. Then it writes its status and raises its
+//!    interrupt; every earlier descriptor is complete by then.
+//!
+//! What a descriptor says is in `descriptors`.
 //!
 //! The caller drives it like a walk: it is told what is wanted and brings the answer. `Continue` asks for the next
 //! step, or repeats what is still wanted; after [`QueueProgress::WriteStatus`] it counts as done, like `Written`.
 
-use super::invalidate::{ContextScope, Invalidation, InvalidationDone, IotlbScope, PasidIotlbScope, PasidScope, Target};
+use super::descriptors::{Command, DeviceTarget, Wait};
+use super::invalidate::{Invalidation, InvalidationDone, Target};
 use super::registers::Drain;
 use super::unit::Unit;
-use crate::addr::{Bdf, DomainId, Iova, PAGE_SHIFT, Pa, Pasid, Pfn};
-use crate::ats::{DeviceInvalidation, PageRange, PageResponse, ResponseCode};
+use crate::addr::{Pa, Pfn};
+use crate::ats::{DeviceInvalidation, PageResponse};
 use crate::decision::Decisions;
 use crate::request::Message;
-use crate::spec::vtd::descriptor::{
-    AnyDescriptor, ContextDescriptor, DESCRIPTOR_BYTES, GRANULARITY_DOMAIN, GRANULARITY_GLOBAL, GRANULARITY_NARROW, IotlbDescriptor,
-    PASID_GRANULARITY_DOMAIN, PASID_GRANULARITY_GLOBAL, PASID_GRANULARITY_PASID, PasidCacheDescriptor, PasidIotlbDescriptor,
-    STATUS_ADDRESS_UNIT, TYPE_CONTEXT, TYPE_DEVICE_TLB, TYPE_INTERRUPT_ENTRY, TYPE_IOTLB, TYPE_PAGE_RESPONSE, TYPE_PASID_CACHE,
-    TYPE_PASID_DEVICE_TLB, TYPE_PASID_IOTLB, TYPE_WAIT, WIDE_DESCRIPTOR_BYTES, WaitDescriptor,
-};
-use crate::spec::vtd::device_tlb::{DEPTH_MAX, DeviceTlbDescriptor, PasidDeviceTlbDescriptor};
-use crate::spec::vtd::page_request::PageResponseDescriptor;
-use crate::spec::vtd::register::{
-    IQEI_BAD_TAIL, IQEI_FETCH, IQEI_RESERVED, IQEI_TYPE, IQEI_WIDTH, QUEUE_SHIFT, QueueAddress, QueueErrorRecord,
-};
+use crate::spec::vtd::descriptor::{DESCRIPTOR_BYTES, WIDE_DESCRIPTOR_BYTES};
+use crate::spec::vtd::device_tlb::DEPTH_MAX;
+use crate::spec::vtd::register::{IQEI_BAD_TAIL, IQEI_FETCH, IQEI_RESERVED, IQEI_WIDTH, QUEUE_SHIFT, QueueAddress, QueueErrorRecord};
 use crate::spec::vtd::root::TTM_SCALABLE;
 
 /// What the caller brings.
@@ -240,30 +236,6 @@ impl Queue {
     }
 }
 
-/// A decoded descriptor.
-enum Command {
-    Invalidate { what: Invalidation, drain: Drain },
-    Device(DeviceTarget),
-    Respond(PageResponse),
-    Wait(Wait),
-}
-
-/// A wait descriptor.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Wait {
-    status: Option<(Pa, u32)>,
-    interrupt: bool,
-    page_requests: bool,
-}
-
-/// A device-TLB descriptor.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct DeviceTarget {
-    request: DeviceInvalidation,
-    physical: Bdf,
-    depth: u8,
-}
-
 impl Unit {
     /// One step of the queue.
     pub(crate) fn step_queue(&mut self, input: QueueInput, d: &mut dyn Decisions) -> QueueProgress {
@@ -314,7 +286,7 @@ impl Unit {
         QueueProgress::Stopped(QueueError { info, descriptor, message })
     }
 
-    /// Steps 2 to 6.
+    /// Steps 2 to 7.
     fn execute(&mut self, words: [u64; 4], d: &mut dyn Decisions) -> QueueProgress {
         let bits = u128::from(words[0]) | (u128::from(words[1]) << 64);
         let decoded = if words[2] == 0 && words[3] == 0 { self.decode(bits) } else { Err(IQEI_RESERVED) };
@@ -393,7 +365,7 @@ impl Unit {
         QueueProgress::Invalidated { what: done, cost }
     }
 
-    /// Step 6, after the status write.
+    /// Step 7, after the status write.
     fn complete_wait(&mut self, interrupt: bool) -> QueueProgress {
         if interrupt && !self.completion_status.wait_complete() {
             self.completion_status.set_wait_complete(true);
@@ -419,178 +391,4 @@ impl Unit {
             Invalidation::Wait => 0,
         }
     }
-
-    /// Step 2. The error is an IQEI value.
-    fn decode(&self, bits: u128) -> Result<Command, u8> {
-        let any = AnyDescriptor::from_bits(bits);
-        if any.kind_high() != 0 {
-            return Err(IQEI_TYPE);
-        }
-        match any.kind() {
-            TYPE_CONTEXT => decode_context(ContextDescriptor::from_bits(bits)),
-            TYPE_IOTLB => self.decode_iotlb(IotlbDescriptor::from_bits(bits)),
-            TYPE_DEVICE_TLB if self.cap.device_tlb => decode_device_tlb(DeviceTlbDescriptor::from_bits(bits)),
-            TYPE_INTERRUPT_ENTRY => Ok(no_op(Invalidation::InterruptEntry)),
-            TYPE_PASID_IOTLB if self.cap.scalable.is_some() => self.decode_pasid_iotlb(PasidIotlbDescriptor::from_bits(bits)),
-            TYPE_PASID_CACHE if self.cap.scalable.is_some() => decode_pasid_cache(PasidCacheDescriptor::from_bits(bits)),
-            TYPE_PASID_DEVICE_TLB if self.cap.scalable.is_some() && self.cap.device_tlb => {
-                decode_pasid_device_tlb(PasidDeviceTlbDescriptor::from_bits(bits))
-            }
-            TYPE_PAGE_RESPONSE if self.cap.page_requests => decode_response(PageResponseDescriptor::from_bits(bits)),
-            TYPE_WAIT => self.decode_wait(WaitDescriptor::from_bits(bits)),
-            _ => Err(IQEI_TYPE),
-        }
-    }
-
-    fn decode_iotlb(&self, descriptor: IotlbDescriptor) -> Result<Command, u8> {
-        let reserved =
-            descriptor.reserved_8() || descriptor.reserved_12() != 0 || descriptor.reserved_32() != 0 || descriptor.reserved_71() != 0;
-        if reserved {
-            return Err(IQEI_RESERVED);
-        }
-        let range = PageRange { address: Iova(descriptor.page() << PAGE_SHIFT), order: descriptor.address_mask() };
-        let scope = self.iotlb_scope(descriptor.granularity(), descriptor.domain(), range, descriptor.leaf_only()).ok_or(IQEI_RESERVED)?;
-        let drain = self.drain_of(descriptor.drain_reads(), descriptor.drain_writes());
-        Ok(Command::Invalidate { what: Invalidation::Iotlb(scope), drain })
-    }
-
-    fn decode_pasid_iotlb(&self, descriptor: PasidIotlbDescriptor) -> Result<Command, u8> {
-        let reserved =
-            descriptor.reserved_6() != 0 || descriptor.reserved_12() != 0 || descriptor.reserved_52() != 0 || descriptor.reserved_71() != 0;
-        if reserved {
-            return Err(IQEI_RESERVED);
-        }
-        let range = PageRange { address: Iova(descriptor.page() << PAGE_SHIFT), order: descriptor.address_mask() };
-        let pages = match descriptor.granularity() {
-            GRANULARITY_DOMAIN => None,
-            GRANULARITY_NARROW if range.order <= self.cap.mask_max => Some((range, descriptor.leaf_only())),
-            _ => return Err(IQEI_RESERVED),
-        };
-        let scope = PasidIotlbScope { domain: DomainId(descriptor.domain()), pasid: Pasid(descriptor.pasid()), pages };
-        // It has no drain bits; that it always drains where the unit can is an assumption.
-        let drain = self.drain_of(true, true);
-        Ok(Command::Invalidate { what: Invalidation::PasidIotlb(scope), drain })
-    }
-
-    fn decode_wait(&self, descriptor: WaitDescriptor) -> Result<Command, u8> {
-        let drains = descriptor.page_request_drain();
-        let reserved = (drains && !self.cap.page_requests)
-            || descriptor.reserved_8()
-            || descriptor.reserved_12() != 0
-            || descriptor.reserved_64() != 0;
-        if reserved {
-            return Err(IQEI_RESERVED);
-        }
-        let address = Pa(descriptor.address() * STATUS_ADDRESS_UNIT);
-        let status = descriptor.status_write().then_some((address, descriptor.data()));
-        Ok(Command::Wait(Wait { status, interrupt: descriptor.interrupt(), page_requests: drains }))
-    }
-
-    /// The scope of an IOTLB command; `None` for granularity 0 and for AM above MAMV.
-    pub(crate) fn iotlb_scope(&self, granularity: u8, domain: u16, range: PageRange, leaf_only: bool) -> Option<IotlbScope> {
-        let domain = DomainId(domain);
-        match granularity {
-            GRANULARITY_GLOBAL => Some(IotlbScope::Global),
-            GRANULARITY_DOMAIN => Some(IotlbScope::Domain(domain)),
-            GRANULARITY_NARROW if range.order <= self.cap.mask_max => Some(IotlbScope::Pages { domain, range, leaf_only }),
-            _ => None,
-        }
-    }
-
-    /// Drain bits as far as this unit honours them.
-    pub(crate) fn drain_of(&self, reads: bool, writes: bool) -> Drain {
-        Drain { reads: reads && self.cap.read_drain, writes: writes && self.cap.write_drain }
-    }
-}
-
-fn no_op(what: Invalidation) -> Command {
-    Command::Invalidate { what, drain: Drain::default() }
-}
-
-fn decode_context(descriptor: ContextDescriptor) -> Result<Command, u8> {
-    let reserved =
-        descriptor.reserved_6() != 0 || descriptor.reserved_12() != 0 || descriptor.reserved_50() != 0 || descriptor.reserved_64() != 0;
-    if reserved {
-        return Err(IQEI_RESERVED);
-    }
-    let scope = context_scope(descriptor.granularity(), descriptor.domain(), descriptor.source(), descriptor.function_mask())
-        .ok_or(IQEI_RESERVED)?;
-    Ok(no_op(Invalidation::Context(scope)))
-}
-
-fn decode_pasid_cache(descriptor: PasidCacheDescriptor) -> Result<Command, u8> {
-    let reserved =
-        descriptor.reserved_6() != 0 || descriptor.reserved_12() != 0 || descriptor.reserved_52() != 0 || descriptor.reserved_64() != 0;
-    if reserved {
-        return Err(IQEI_RESERVED);
-    }
-    let (domain, pasid) = (DomainId(descriptor.domain()), Pasid(descriptor.pasid()));
-    let scope = match descriptor.granularity() {
-        PASID_GRANULARITY_DOMAIN => PasidScope::Domain(domain),
-        PASID_GRANULARITY_PASID => PasidScope::One { domain, pasid },
-        PASID_GRANULARITY_GLOBAL => PasidScope::Global,
-        _ => return Err(IQEI_RESERVED),
-    };
-    Ok(no_op(Invalidation::Pasid(scope)))
-}
-
-/// The scope of a context command; `None` for granularity 0.
-pub(crate) fn context_scope(granularity: u8, domain: u16, source: u16, function_mask: u8) -> Option<ContextScope> {
-    let domain = DomainId(domain);
-    match granularity {
-        GRANULARITY_GLOBAL => Some(ContextScope::Global),
-        GRANULARITY_DOMAIN => Some(ContextScope::Domain(domain)),
-        GRANULARITY_NARROW => Some(ContextScope::Device { domain, source: Bdf(source), function_mask }),
-        _ => None,
-    }
-}
-
-fn decode_device_tlb(descriptor: DeviceTlbDescriptor) -> Result<Command, u8> {
-    let reserved =
-        descriptor.reserved_4() != 0 || descriptor.reserved_21() != 0 || descriptor.reserved_48() != 0 || descriptor.reserved_65() != 0;
-    if reserved {
-        return Err(IQEI_RESERVED);
-    }
-    let request = DeviceInvalidation {
-        source: Bdf(descriptor.source()),
-        pasid: None,
-        every_pasid: false,
-        range: PageRange::of_size_bit(descriptor.page(), descriptor.sized()),
-        itag: 0,
-    };
-    let physical = Bdf(descriptor.physical_high() << 4 | u16::from(descriptor.physical_low()));
-    Ok(Command::Device(DeviceTarget { request, physical, depth: depth_of(descriptor.depth()) }))
-}
-
-fn decode_pasid_device_tlb(descriptor: PasidDeviceTlbDescriptor) -> Result<Command, u8> {
-    if descriptor.reserved_65() != 0 {
-        return Err(IQEI_RESERVED);
-    }
-    let request = DeviceInvalidation {
-        source: Bdf(descriptor.source()),
-        pasid: Some(Pasid(descriptor.pasid())),
-        every_pasid: descriptor.global(),
-        range: PageRange::of_size_bit(descriptor.page(), descriptor.sized()),
-        itag: 0,
-    };
-    let physical = Bdf(descriptor.physical_high() << 4 | u16::from(descriptor.physical_low()));
-    Ok(Command::Device(DeviceTarget { request, physical, depth: depth_of(descriptor.depth()) }))
-}
-
-const fn depth_of(field: u8) -> u8 {
-    if field == 0 { DEPTH_MAX } else { field }
-}
-
-fn decode_response(descriptor: PageResponseDescriptor) -> Result<Command, u8> {
-    let reserved =
-        descriptor.reserved_5() != 0 || descriptor.reserved_52() != 0 || descriptor.reserved_64() != 0 || descriptor.reserved_76() != 0;
-    if reserved {
-        return Err(IQEI_RESERVED);
-    }
-    Ok(Command::Respond(PageResponse {
-        source: Bdf(descriptor.source()),
-        pasid: descriptor.pasid_present().then_some(Pasid(descriptor.pasid())),
-        group: descriptor.group(),
-        code: ResponseCode(descriptor.code()),
-    }))
 }

@@ -4,8 +4,8 @@
 //! register-based IOTLB invalidation with drain bits report [`RegisterEffect::drain`] and complete, with their status
 //! bit, at [`Unit::register_drained`]. The bus and the time that a command takes are the caller's.
 
+use super::descriptors::context_scope;
 use super::invalidate::{Invalidation, InvalidationDone, Target, range_of};
-use super::queue::context_scope;
 use super::register_file::{Register, locate_register};
 use super::unit::Unit;
 use crate::decision::{Decisions, Question, ask_bool};

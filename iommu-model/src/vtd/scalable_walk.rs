@@ -296,7 +296,7 @@ impl Unit {
             target,
             provenance: walk.words,
         };
-        self.caches.pasid.install(entry, &mut self.caches.words, d);
+        self.caches.pasid.install(&entry, &mut self.caches.words, d);
     }
 
     /// Under caching mode a not-present or erroneous entry may be cached, in the special domain 0.

@@ -11,6 +11,7 @@
 //!     the permission or the reserved bits checked first is open; the order here is the one QEMU has.
 //! 12. The output must not lie in the interrupt range.
 
+use super::capability::Capabilities;
 use super::step::{Grant, in_interrupt_range};
 use super::unit::Unit;
 use super::walk::{Stage, Walk};
@@ -137,10 +138,14 @@ impl Unit {
     pub(crate) fn fetch_table(&mut self, slot: usize) -> Progress {
         let walk = self.walks.at(slot);
         walk.stage = Stage::Table;
-        let level = walk.level;
-        let index = (walk.input.0 >> page_shift(level)) % TABLE_ENTRIES;
-        let pa = walk.table.offset(index * ENTRY_BYTES);
-        self.fetch(slot, pa, FetchKind::Table { level }, self.params.timing.table_fetch)
+        let (table, level, input) = (walk.table, walk.level, walk.input);
+        self.fetch_entry(slot, table, level, input)
+    }
+
+    #[inline(always)]
+    fn fetch_entry(&mut self, slot: usize, table: Pa, level: u8, input: Iova) -> Progress {
+        let index = (input.0 >> page_shift(level)) % TABLE_ENTRIES;
+        self.fetch(slot, table.offset(index * ENTRY_BYTES), FetchKind::Table { level }, self.params.timing.table_fetch)
     }
 
     /// Step 11, the answer; then the next request, or step 12.
@@ -158,7 +163,7 @@ impl Unit {
             return self.refuse_access(slot, Self::denied(need), 0, d);
         }
         let leaf = level == 1 || entry.page_size();
-        if self.has_reserved_bits(entry, level, leaf) {
+        if word & self.reserved.of(level, leaf) != 0 {
             return self.refuse_page(slot, FaultReason::TABLE_RESERVED, Some(FaultReason::TABLE_RESERVED), d);
         }
         let walk = self.walks.at(slot);
@@ -176,27 +181,18 @@ impl Unit {
             let dirty = !walk.second_update || entry.dirty();
             return self.install_and_grant(slot, frame, level, dirty, d);
         }
-        self.install_psc(slot, frame, level, d);
-        let walk = self.walks.at(slot);
-        (walk.table, walk.level) = (frame, level - 1);
-        self.fetch_table(slot)
-    }
-
-    #[inline]
-    fn has_reserved_bits(&self, entry: SecondStageEntry, level: u8, leaf: bool) -> bool {
-        let frame = Pfn(entry.frame()).pa();
-        entry.reserved_62()
-            || !self.cap.frame_fits(frame)
-            || (entry.snoop() && !(leaf && self.cap.snoop_control))
-            || (leaf && !self.cap.leaf_allowed(level))
-            || (leaf && !frame.is_aligned(1 << page_shift(level)))
-    }
-
-    #[inline]
-    fn install_psc(&mut self, slot: usize, table: Pa, level: u8, d: &mut dyn Decisions) {
-        if !self.caches.psc.holds(level) {
-            return;
+        if self.caches.psc.holds(level) {
+            self.install_psc(slot, frame, level, d);
         }
+        let walk = self.walks.at(slot);
+        (walk.stage, walk.table, walk.level) = (Stage::Table, frame, level - 1);
+        let input = walk.input;
+        self.fetch_entry(slot, frame, level - 1, input)
+    }
+
+    /// Apart from the step, so that the entry goes from registers to where it stays.
+    #[inline(never)]
+    fn install_psc(&mut self, slot: usize, table: Pa, level: u8, d: &mut dyn Decisions) {
         let walk = self.walks.at(slot);
         let span_bytes = 1 << page_shift(level);
         let entry = PscEntry {
@@ -212,7 +208,7 @@ impl Unit {
             executable: walk.executable,
             provenance: walk.words,
         };
-        self.caches.psc.install(entry, &mut self.caches.words, d);
+        self.caches.psc.install(&entry, &mut self.caches.words, d);
     }
 
     /// Step 12. A translation that faults here is not cached.
@@ -239,10 +235,10 @@ impl Unit {
             return self.fault(slot, FaultReason::INTERRUPT_RANGE, 0, d);
         }
         if walk.is_nested() {
-            self.caches.iotlb.install(entry, &mut self.caches.words, d);
+            self.caches.iotlb.install(&entry, &mut self.caches.words, d);
             return self.second_stage_done(slot, &entry, 0, d);
         }
-        self.caches.iotlb.install(entry, &mut self.caches.words, d);
+        self.caches.iotlb.install(&entry, &mut self.caches.words, d);
         if self.walks.at(slot).need.executes() && !entry.executable {
             return self.refuse_access(slot, FaultReason::NO_READ, 0, d);
         }
@@ -268,7 +264,7 @@ impl Unit {
                 fault: cached,
                 provenance: walk.words,
             };
-            self.caches.iotlb.install(entry, &mut self.caches.words, d);
+            self.caches.iotlb.install(&entry, &mut self.caches.words, d);
         }
         self.refuse_access(slot, reason, 0, d)
     }
@@ -286,6 +282,38 @@ impl Unit {
         let of_table = walk.is_nested() && !walk.scalable.first.done;
         let reason = if of_table { FaultReason::FIRST_TABLE_BEYOND_WIDTH } else { FaultReason::BEYOND_WIDTH };
         self.fault(slot, reason, spent, d)
+    }
+}
+
+/// Reserved bits of second-stage entries, by level: what a present entry must have clear.
+#[derive(Clone, Debug)]
+pub(crate) struct SecondStageReserved {
+    pointers: [u64; 8],
+    leaves: [u64; 8],
+}
+
+impl SecondStageReserved {
+    /// Those of a unit.
+    pub(crate) fn of_unit(cap: &Capabilities) -> Self {
+        let beyond = !0u64 << cap.host_width;
+        let frames = SecondStageEntry::new().with_frame((1 << 40) - 1).into_bits();
+        let always = (beyond & frames) | SecondStageEntry::new().with_reserved_62(true).into_bits();
+        let snoop = SecondStageEntry::new().with_snoop(true).into_bits();
+        let leaf = |level: u8| {
+            if !cap.leaf_allowed(level) {
+                // A leaf has PS set, so that this is never clear.
+                return SecondStageEntry::new().with_page_size(true).into_bits() | always;
+            }
+            let inside = frames & ((1u64 << page_shift(level)) - 1);
+            always | inside | if cap.snoop_control { 0 } else { snoop }
+        };
+        Self { pointers: [always | snoop; 8], leaves: core::array::from_fn(|level| leaf(level as u8)) }
+    }
+
+    #[inline(always)]
+    const fn of(&self, level: u8, leaf: bool) -> u64 {
+        let level = (level & 7) as usize;
+        if leaf { self.leaves[level] } else { self.pointers[level] }
     }
 }
 

@@ -7,7 +7,7 @@ use super::page_requests::PageRequests;
 use super::queue::{Queue, QueueInput, QueueProgress};
 use super::registers::Plain;
 use super::scalable_walk::scalable_reason;
-use super::second_stage::beyond_width;
+use super::second_stage::{SecondStageReserved, beyond_width};
 use super::step::in_interrupt_range;
 use super::walk::Stage;
 use super::walkers::{WALKS_MAX, WalkView, Walks};
@@ -17,7 +17,7 @@ use crate::cache::context::ContextTarget;
 use crate::cache::iotlb::page_shift;
 use crate::decision::Decisions;
 use crate::inspect::{self, UnitText};
-use crate::provenance::{Provenance, ProvenanceId};
+use crate::provenance::{Provenance, ProvenanceId, SOURCES_NESTED_MAX, Source};
 use crate::request::{Access, Busy, CacheHit, Fault, FaultInfo, Fetched, Progress, Request, Translation, WalkId};
 use crate::spec::vtd::fault::{FaultReason, FaultRecord};
 use crate::spec::vtd::register::CompletionStatus;
@@ -33,6 +33,7 @@ use crate::translator::Translator;
 pub struct Unit {
     pub(crate) cap: Capabilities,
     pub(crate) params: Params,
+    pub(crate) reserved: SecondStageReserved,
     pub(crate) plain: Plain,
     /// The root table in use: what SRTP latched.
     pub(crate) root: RootTableAddress,
@@ -58,6 +59,7 @@ impl Unit {
         cap.assert_valid();
         assert!((1..=WALKS_MAX).contains(&params.walks_max), "1 to 256 walks can be in flight");
         Self {
+            reserved: SecondStageReserved::of_unit(&cap),
             plain: Plain::new(),
             root: RootTableAddress::new(),
             translation_enabled: false,
@@ -244,6 +246,12 @@ impl Unit {
     #[must_use]
     pub fn last_provenance(&self) -> Provenance {
         self.caches.words.last()
+    }
+
+    /// The same as [`Unit::last_provenance`], into a buffer of the caller; it never allocates.
+    #[must_use]
+    pub fn last_sources<'a>(&self, buffer: &'a mut [Source; SOURCES_NESTED_MAX]) -> &'a [Source] {
+        self.caches.words.last_into(buffer)
     }
 
     /// The words that a walk in flight holds by now, outermost first.

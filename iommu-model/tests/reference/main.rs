@@ -15,7 +15,8 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
     let op = prop_oneof![
         2 => prop::sample::select(edits()).prop_map(Op::Edit),
         2 => prop::sample::select(commands()).prop_map(Op::Invalidate),
-        3 => prop::sample::select(asks()).prop_map(Op::Ask),
+        2 => prop::sample::select(asks()).prop_map(Op::Ask),
+        2 => (0usize..2, any::<bool>()).prop_map(|(page, write)| Op::Device { page, write }),
     ];
     prop::collection::vec(op, 1..14)
 }
@@ -93,6 +94,25 @@ fn entries_of_different_ages_meet_in_the_model_as_the_manual_allows() {
                     Op::Ask(Ask { write: true, ..READ }),
                 ];
                 assert_eq!(reference::traces(&ops), model::traces(&ops), "{ops:?}");
+            }
+        }
+    }
+}
+
+/// Through a device TLB, in every order of the two invalidations.
+#[test]
+fn a_device_tlb_answers_as_the_manual_allows() {
+    let device = Op::Device { page: 0, write: false };
+    let flush = Op::Invalidate(Command::IotlbPages { domain: 1, page: 0, order: 0, leaf_only: true });
+    let told = [Op::Invalidate(Command::DeviceAll), Op::Invalidate(Command::DevicePage { page: 0 })];
+    let lasts = [device, Op::Device { page: 0, write: true }, Op::Device { page: 1, write: false }, Op::Ask(READ)];
+    for edit in edits() {
+        for told in told {
+            for order in [vec![flush, told], vec![told, flush], vec![told, device, flush], vec![flush], vec![told]] {
+                for last in lasts {
+                    let ops = [vec![device, Op::Edit(edit)], order.clone(), vec![last]].concat();
+                    assert_eq!(reference::traces(&ops), model::traces(&ops), "{ops:?}");
+                }
             }
         }
     }

@@ -2,17 +2,30 @@
 
 use super::world::{Ask, Command, Memory, Op, Outcome, PAGES, ROOT, SOURCES, Trace};
 use iommu_model::spec::vtd::descriptor::{
-    ContextDescriptor, GRANULARITY_DOMAIN, GRANULARITY_GLOBAL, GRANULARITY_NARROW, IotlbDescriptor, TYPE_CONTEXT, TYPE_IOTLB,
+    ContextDescriptor, GRANULARITY_DOMAIN, GRANULARITY_GLOBAL, GRANULARITY_NARROW, IotlbDescriptor, TYPE_CONTEXT, TYPE_DEVICE_TLB,
+    TYPE_IOTLB,
 };
+use iommu_model::spec::vtd::device_tlb::DeviceTlbDescriptor;
 use iommu_model::{
-    Access, Bdf, Capabilities, Decisions, Fetched, Geometry, Iova, Params, Plain, Progress, Question, QueueInput, QueueProgress, Register,
-    Request, Unit,
+    Access, Attributes, Bdf, Capabilities, Decisions, DeviceTlb, Fetched, Geometry, Iova, Params, Plain, Progress, Question, QueueInput,
+    QueueProgress, Register, Request, Unit,
 };
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 
-/// A unit whose caches are larger than this world.
-pub(crate) fn unit() -> Unit {
+/// A unit and the device TLB of function 0.
+#[derive(Clone)]
+pub(crate) struct Machine {
+    unit: Unit,
+    device: DeviceTlb,
+}
+
+/// Both larger than this world.
+pub(crate) fn machine() -> Machine {
+    Machine { unit: unit(), device: DeviceTlb::new(Geometry::fully_associative(8)) }
+}
+
+fn unit() -> Unit {
     let eight = Geometry::fully_associative(8);
     let params = Params { context: eight, iotlb: eight, psc: [eight; 4], ..Params::default() };
     let mut unit = Unit::new(Capabilities::default(), params);
@@ -23,24 +36,62 @@ pub(crate) fn unit() -> Unit {
     unit
 }
 
-pub(crate) fn ask(unit: &mut Unit, memory: &Memory, ask: Ask, d: &mut dyn Decisions) -> Outcome {
-    let access = if ask.write { Access::Write } else { Access::Read };
-    let request = Request { source: Bdf(SOURCES[ask.source]), iova: Iova(PAGES[ask.page]), access, pasid: None };
-    let walk = unit.begin(request).expect("a walker is free");
+fn run(unit: &mut Unit, memory: &Memory, request: Request, attributes: Attributes, d: &mut dyn Decisions) -> Progress {
+    let walk = unit.begin_as(request, attributes).expect("a walker is free");
     let mut answer = None;
     for _ in 0..64 {
         match unit.advance(walk, answer.take(), d) {
             Progress::Fetch { pa, .. } => answer = Some(Fetched::Words([memory.read(pa.0), memory.read(pa.0 + 8)])),
-            Progress::Done(t) => return Outcome::Page { pa: t.pa.0, readable: t.readable, writable: t.writable },
-            Progress::Fault(fault) => return Outcome::Fault(fault.reason.code() as u8),
             Progress::Lookup { .. } => {}
-            other => panic!("{other:?}"),
+            end => return end,
         }
     }
     panic!("a walk without end");
 }
 
-pub(crate) fn invalidate(unit: &mut Unit, command: Command, d: &mut dyn Decisions) {
+fn ask(machine: &mut Machine, memory: &Memory, ask: Ask, d: &mut dyn Decisions) -> Outcome {
+    let access = if ask.write { Access::Write } else { Access::Read };
+    let request = Request { source: Bdf(SOURCES[ask.source]), iova: Iova(PAGES[ask.page]), access, pasid: None };
+    match run(&mut machine.unit, memory, request, Attributes::PLAIN, d) {
+        Progress::Done(t) => Outcome::Page { pa: t.pa.0, readable: t.readable, writable: t.writable },
+        Progress::Fault(fault) => Outcome::Fault(fault.reason.code() as u8),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Function 0 accesses a page as a device with a device TLB does.
+fn access(machine: &mut Machine, memory: &Memory, page: usize, write: bool, d: &mut dyn Decisions) -> Outcome {
+    let access = if write { Access::Write } else { Access::Read };
+    let request = Request { source: Bdf(SOURCES[0]), iova: Iova(PAGES[page]), access, pasid: None };
+    if let Some(pa) = machine.device.look_up(None, request.iova, access) {
+        let entry = machine.device.entries().find(|entry| {
+            let inside = request.iova.0.checked_sub(entry.page.0).is_some_and(|offset| offset < entry.page_bytes);
+            inside && entry.frame.0 | (request.iova.0 & (entry.page_bytes - 1)) == pa.0 && access.allowed_by(entry.readable, entry.writable)
+        });
+        let entry = entry.expect("it was looked up");
+        return Outcome::Page { pa: pa.0, readable: entry.readable, writable: entry.writable };
+    }
+    let tag = machine.device.ask(None, request.iova).expect("a question is free");
+    match run(&mut machine.unit, memory, request, Attributes::translation(false), d) {
+        Progress::Done(t) => {
+            machine.device.keep(tag, &t, &machine.unit.last_provenance(), d);
+            if access.allowed_by(t.readable, t.writable) {
+                Outcome::Page { pa: t.pa.0, readable: t.readable, writable: t.writable }
+            } else {
+                Outcome::Told
+            }
+        }
+        Progress::Fault(fault) => {
+            machine.device.forget(tag);
+            Outcome::Fault(fault.reason.code() as u8)
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn invalidate(machine: &mut Machine, command: Command, d: &mut dyn Decisions) {
+    let Machine { unit, device } = machine;
+    let device_tlb = DeviceTlbDescriptor::new().with_kind(TYPE_DEVICE_TLB).with_source(SOURCES[0]);
     let context = |granularity: u8| ContextDescriptor::new().with_kind(TYPE_CONTEXT).with_granularity(granularity);
     let iotlb = |granularity: u8| IotlbDescriptor::new().with_kind(TYPE_IOTLB).with_granularity(granularity);
     let bits = match command {
@@ -49,6 +100,8 @@ pub(crate) fn invalidate(unit: &mut Unit, command: Command, d: &mut dyn Decision
         Command::ContextDevice { source, domain } => {
             context(GRANULARITY_NARROW).with_source(SOURCES[source]).with_domain(domain as u16).into_bits()
         }
+        Command::DeviceAll => device_tlb.with_sized(true).with_page(u64::MAX >> 13).into_bits(),
+        Command::DevicePage { page } => device_tlb.with_page(page).into_bits(),
         Command::IotlbGlobal => iotlb(GRANULARITY_GLOBAL).into_bits(),
         Command::IotlbDomain { domain } => iotlb(GRANULARITY_DOMAIN).with_domain(domain as u16).into_bits(),
         Command::IotlbPages { domain, page, order, leaf_only } => {
@@ -64,6 +117,11 @@ pub(crate) fn invalidate(unit: &mut Unit, command: Command, d: &mut dyn Decision
             QueueProgress::Idle => return,
             QueueProgress::FetchDescriptor { .. } => QueueInput::Descriptor([bits as u64, (bits >> 64) as u64]),
             QueueProgress::Invalidated { .. } => QueueInput::Continue,
+            QueueProgress::InvalidateDevice { request, .. } => {
+                device.invalidate(&request);
+                assert_eq!(unit.device_completes(request.source, 1 << request.itag).completed, 1);
+                QueueInput::Continue
+            }
             other => panic!("{other:?}"),
         };
     }
@@ -101,11 +159,11 @@ impl Decisions for Odometer {
 }
 
 /// Every state that any answers lead to.
-fn every(unit: &Unit, mut act: impl FnMut(&mut Unit, &mut Odometer) -> Option<Outcome>) -> Vec<(Unit, Option<Outcome>)> {
+fn every(machine: &Machine, mut act: impl FnMut(&mut Machine, &mut Odometer) -> Option<Outcome>) -> Vec<(Machine, Option<Outcome>)> {
     let mut all = Vec::new();
     let mut odometer = Odometer::default();
     loop {
-        let mut copy = unit.clone();
+        let mut copy = machine.clone();
         let outcome = act(&mut copy, &mut odometer);
         all.push((copy, outcome));
         if !odometer.turn() {
@@ -115,15 +173,19 @@ fn every(unit: &Unit, mut act: impl FnMut(&mut Unit, &mut Odometer) -> Option<Ou
 }
 
 /// What a unit's caches hold, as a key.
-fn held(unit: &Unit) -> String {
-    let text = unit.snapshot().to_string();
-    text.lines().filter(|line| line.starts_with(|c: char| c.is_lowercase())).collect::<Vec<_>>().join("\n")
+fn held(machine: &Machine) -> String {
+    let text = machine.unit.snapshot().to_string();
+    let mut lines: Vec<_> = text.lines().filter(|line| line.starts_with(|c: char| c.is_lowercase())).map(str::to_owned).collect();
+    let kept = machine.device.entries().map(|e| format!("kept {}+{:#x} {} {} {}", e.page, e.page_bytes, e.frame, e.readable, e.writable));
+    lines.extend(kept);
+    lines.sort();
+    lines.join("\n")
 }
 
 /// Every trace that any choices lead to: answers to the hardware's questions, and entries dropped before each request.
 pub(crate) fn traces(ops: &[Op]) -> BTreeSet<Trace> {
     let mut memory = Memory::new();
-    let mut all: BTreeMap<(String, Trace), Unit> = BTreeMap::from([((String::new(), Trace::new()), unit())]);
+    let mut all: BTreeMap<(String, Trace), Machine> = BTreeMap::from([((String::new(), Trace::new()), machine())]);
     for op in ops {
         let mut next = BTreeMap::new();
         match *op {
@@ -132,21 +194,25 @@ pub(crate) fn traces(ops: &[Op]) -> BTreeSet<Trace> {
                 continue;
             }
             Op::Invalidate(command) => {
-                for ((_, trace), unit) in &all {
-                    for (end, _) in every(unit, |unit, d| {
-                        invalidate(unit, command, d);
+                for ((_, trace), machine) in &all {
+                    for (end, _) in every(machine, |machine, d| {
+                        invalidate(machine, command, d);
                         None
                     }) {
                         next.insert((held(&end), trace.clone()), end);
                     }
                 }
             }
-            Op::Ask(request) => {
-                for ((_, trace), unit) in &all {
-                    for dropped in 0u32..1 << unit.caches().len() {
-                        let mut unit = unit.clone();
-                        (0..32).rev().filter(|n| dropped & (1 << n) != 0).for_each(|n| assert!(unit.drop_cached(n)));
-                        for (end, outcome) in every(&unit, |unit, d| Some(ask(unit, &memory, request, d))) {
+            Op::Ask(_) | Op::Device { .. } => {
+                for ((_, trace), machine) in &all {
+                    let cached = machine.unit.caches().len();
+                    for dropped in 0u32..1 << (cached + machine.device.entries().count()) {
+                        let mut machine = machine.clone();
+                        let chosen = (0..32).rev().filter(|n| dropped & (1 << n) != 0);
+                        for n in chosen {
+                            assert!(if n < cached { machine.unit.drop_cached(n) } else { machine.device.drop_kept(n - cached) });
+                        }
+                        for (end, outcome) in every(&machine, |machine, d| one(machine, &memory, op, d)) {
                             let outcome = outcome.expect("a request ends");
                             next.insert((held(&end), [trace.as_slice(), &[outcome]].concat()), end);
                         }
@@ -159,21 +225,30 @@ pub(crate) fn traces(ops: &[Op]) -> BTreeSet<Trace> {
     all.into_keys().map(|(_, trace)| trace).collect()
 }
 
+/// One request of either kind.
+fn one(machine: &mut Machine, memory: &Memory, op: &Op, d: &mut dyn Decisions) -> Option<Outcome> {
+    match *op {
+        Op::Ask(request) => Some(ask(machine, memory, request, d)),
+        Op::Device { page, write } => Some(access(machine, memory, page, write, d)),
+        Op::Edit(_) | Op::Invalidate(_) => None,
+    }
+}
+
 /// The trace of one run: `d` answers, and before each request may drop one entry by its `drop`.
 pub(crate) fn trace(ops: &[Op], drops: &[usize], d: &mut dyn Decisions) -> Trace {
     let mut memory = Memory::new();
-    let mut unit = unit();
+    let mut machine = machine();
     let mut trace = Trace::new();
     let mut drops = drops.iter().copied().cycle();
     for op in ops {
         match *op {
             Op::Edit(edit) => memory.edit(edit),
-            Op::Invalidate(command) => invalidate(&mut unit, command, d),
-            Op::Ask(request) => {
+            Op::Invalidate(command) => invalidate(&mut machine, command, d),
+            Op::Ask(_) | Op::Device { .. } => {
                 if let Some(n) = drops.next() {
-                    unit.drop_cached(n);
+                    let _ = machine.unit.drop_cached(n) || machine.device.drop_kept(n);
                 }
-                trace.push(ask(&mut unit, &memory, request, d));
+                trace.extend(one(&mut machine, &memory, op, d));
             }
         }
     }

@@ -30,6 +30,8 @@ pub(crate) struct Configuration {
     contexts: BTreeMap<usize, Context>,
     pages: BTreeMap<(u64, u8, u64), Cached>,
     pointers: BTreeMap<(u64, u8, u64), Cached>,
+    /// What function 0 keeps in its device TLB, by level and first address.
+    device: BTreeMap<(u8, u64), Cached>,
 }
 
 const fn shift(level: u8) -> u32 {
@@ -49,21 +51,55 @@ struct Start {
 }
 
 impl Configuration {
+    /// Every way that an access of a device with a device TLB may end.
+    fn access(&self, memory: &Memory, page: usize, write: bool) -> Vec<(Self, Outcome)> {
+        let (iova, needed) = (PAGES[page], if write { W } else { R });
+        let mut ends = Vec::new();
+        let mut without = self.clone();
+        for level in [1, 2] {
+            let key = (level, prefix(iova, level));
+            let Some(kept) = self.device.get(&key) else { continue };
+            if kept.flags & needed != 0 {
+                ends.push((without.clone(), page_at(kept.pa, iova, level, kept.flags)));
+                without.device.remove(&key);
+            }
+        }
+        // None that allows it, or all dropped: the device asks, for whatever it can get.
+        for (mut next, outcome, level) in without.find(memory, 0, iova, R | W, Outcome::Told) {
+            if let Outcome::Page { pa, readable, writable } = outcome {
+                let flags = if readable { R } else { 0 } | if writable { W } else { 0 };
+                next.device.insert((level, prefix(iova, level)), Cached { pa: prefix(pa, level), flags });
+                let told = if flags & needed == 0 { Outcome::Told } else { outcome };
+                ends.push((next, told));
+            } else {
+                ends.push((next, outcome));
+            }
+        }
+        ends
+    }
+
     /// Every way that a request may end, with what the caches hold then.
     fn ask(&self, memory: &Memory, ask: Ask) -> Vec<(Self, Outcome)> {
+        let (needed, denied) = if ask.write { (W, Outcome::Fault(0x05)) } else { (R, Outcome::Fault(0x06)) };
+        let ends = self.find(memory, ask.source, PAGES[ask.page], needed, denied);
+        ends.into_iter().map(|(next, outcome, _)| (next, outcome)).collect()
+    }
+
+    /// The same for one who is content with any permission in `needed`, with the level of the page.
+    fn find(&self, memory: &Memory, source: usize, iova: u64, needed: u64, denied: Outcome) -> Vec<(Self, Outcome, u8)> {
         let mut ends = Vec::new();
-        if let Some(&context) = self.contexts.get(&ask.source) {
-            self.translate(memory, ask, context, &mut ends);
+        if let Some(&context) = self.contexts.get(&source) {
+            self.translate(memory, context, iova, needed, denied, &mut ends);
         }
         // There is none, or it has been dropped.
         let mut fresh = self.clone();
-        fresh.contexts.remove(&ask.source);
-        match fresh.fetch_context(memory, ask.source) {
+        fresh.contexts.remove(&source);
+        match fresh.fetch_context(memory, source) {
             Ok(context) => {
-                fresh.contexts.insert(ask.source, context);
-                fresh.translate(memory, ask, context, &mut ends);
+                fresh.contexts.insert(source, context);
+                fresh.translate(memory, context, iova, needed, denied, &mut ends);
             }
-            Err(reason) => ends.push((fresh, Outcome::Fault(reason))),
+            Err(reason) => ends.push((fresh, Outcome::Fault(reason), 0)),
         }
         ends
     }
@@ -78,10 +114,7 @@ impl Configuration {
         if low & P == 0 { Err(0x02) } else { Ok(Context { domain: high >> 8 & 0xffff, top: low & ADDRESS }) }
     }
 
-    fn translate(&self, memory: &Memory, ask: Ask, context: Context, ends: &mut Vec<(Self, Outcome)>) {
-        let iova = PAGES[ask.page];
-        let needed = if ask.write { W } else { R };
-        let denied = Outcome::Fault(if ask.write { 0x05 } else { 0x06 });
+    fn translate(&self, memory: &Memory, context: Context, iova: u64, needed: u64, denied: Outcome, ends: &mut Vec<(Self, Outcome, u8)>) {
         let top = Start { table: context.top, level: 3, flags: R | W };
         // A cached page of either size.
         let mut without = self.clone();
@@ -89,11 +122,11 @@ impl Configuration {
             let key = (context.domain, level, prefix(iova, level));
             let Some(page) = self.pages.get(&key) else { continue };
             if page.flags & needed == 0 {
-                ends.push((self.clone(), denied));
+                ends.push((self.clone(), denied, 0));
                 // Or hardware looks again before it refuses.
                 ends.push(self.walk(memory, context.domain, iova, needed, top, denied));
             } else {
-                ends.push((self.clone(), page_at(page.pa, iova, level, page.flags)));
+                ends.push((self.clone(), page_at(page.pa, iova, level, page.flags), level));
             }
             without.pages.remove(&key);
         }
@@ -102,7 +135,7 @@ impl Configuration {
             let key = (context.domain, level, prefix(iova, level));
             let Some(pointer) = without.pointers.get(&key).copied() else { continue };
             if pointer.flags & needed == 0 {
-                ends.push((without.clone(), denied));
+                ends.push((without.clone(), denied, 0));
             } else {
                 let start = Start { table: pointer.pa, level: level - 1, flags: pointer.flags };
                 ends.push(without.walk(memory, context.domain, iova, needed, start, denied));
@@ -114,20 +147,20 @@ impl Configuration {
         ends.push(without.walk(memory, context.domain, iova, needed, top, denied));
     }
 
-    fn walk(&self, memory: &Memory, domain: u64, iova: u64, needed: u64, start: Start, denied: Outcome) -> (Self, Outcome) {
+    fn walk(&self, memory: &Memory, domain: u64, iova: u64, needed: u64, start: Start, denied: Outcome) -> (Self, Outcome, u8) {
         let mut next = self.clone();
         let Start { mut table, mut level, mut flags } = start;
         loop {
             let entry = memory.read(table + (iova >> shift(level)) % 512 * 8);
             let here = flags & entry & (R | W);
             if here & needed == 0 {
-                return (next, denied);
+                return (next, denied, 0);
             }
             flags = here;
             let (key, pa) = ((domain, level, prefix(iova, level)), entry & ADDRESS);
             if level == 1 || entry & PS != 0 {
                 next.pages.insert(key, Cached { pa, flags });
-                return (next, page_at(pa, iova, level, flags));
+                return (next, page_at(pa, iova, level, flags), level);
             }
             next.pointers.insert(key, Cached { pa, flags });
             (table, level) = (pa, level - 1);
@@ -141,6 +174,8 @@ impl Configuration {
             Command::ContextDomain { domain } => self.contexts.retain(|_, context| context.domain != domain),
             // An entry of another domain than the command names may stay.
             Command::ContextDevice { source, domain } => self.contexts.retain(|key, context| *key != source || context.domain != domain),
+            Command::DeviceAll => self.device.clear(),
+            Command::DevicePage { page } => self.device.retain(|key, _| prefix(page << 12, key.0) != key.1),
             Command::IotlbGlobal => {
                 self.pages.clear();
                 self.pointers.clear();
@@ -182,10 +217,15 @@ pub(crate) fn traces(ops: &[Op]) -> BTreeSet<Trace> {
                     })
                     .collect();
             }
-            Op::Ask(ask) => {
+            Op::Ask(_) | Op::Device { .. } => {
                 let mut next = BTreeSet::new();
                 for (configuration, trace) in &all {
-                    for (end, outcome) in configuration.ask(&memory, ask) {
+                    let ends = match *op {
+                        Op::Ask(ask) => configuration.ask(&memory, ask),
+                        Op::Device { page, write } => configuration.access(&memory, page, write),
+                        _ => Vec::new(),
+                    };
+                    for (end, outcome) in ends {
                         next.insert((end, [trace.as_slice(), &[outcome]].concat()));
                     }
                 }

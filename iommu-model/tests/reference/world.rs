@@ -56,9 +56,9 @@ impl Memory {
 
     fn set_context(&mut self, source: usize, tables: usize, domain: u64) {
         let pa = CONTEXTS + u64::from(SOURCES[source]) * 16;
-        // AW 001: three levels.
+        // AW 001: three levels. T 01: a device TLB is allowed.
         self.write(pa + 8, 1 | domain << 8);
-        self.write(pa, TOPS[tables] | P);
+        self.write(pa, TOPS[tables] | P | 1 << 2);
     }
 
     pub(crate) fn edit(&mut self, edit: Edit) {
@@ -101,11 +101,28 @@ pub(crate) enum Edit {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Command {
     ContextGlobal,
-    ContextDomain { domain: u64 },
-    ContextDevice { source: usize, domain: u64 },
+    ContextDomain {
+        domain: u64,
+    },
+    ContextDevice {
+        source: usize,
+        domain: u64,
+    },
     IotlbGlobal,
-    IotlbDomain { domain: u64 },
-    IotlbPages { domain: u64, page: u64, order: u8, leaf_only: bool },
+    IotlbDomain {
+        domain: u64,
+    },
+    IotlbPages {
+        domain: u64,
+        page: u64,
+        order: u8,
+        leaf_only: bool,
+    },
+    /// To the device TLB of function 0.
+    DeviceAll,
+    DevicePage {
+        page: u64,
+    },
 }
 
 /// One request.
@@ -122,6 +139,11 @@ pub(crate) enum Op {
     Edit(Edit),
     Invalidate(Command),
     Ask(Ask),
+    /// The same by function 0 through its device TLB: from what it keeps, or after a translation request.
+    Device {
+        page: usize,
+        write: bool,
+    },
 }
 
 /// How a request ends.
@@ -131,6 +153,8 @@ pub(crate) enum Outcome {
     Page { pa: u64, readable: bool, writable: bool },
     /// Fault reason.
     Fault(u8),
+    /// The device is told that it may not.
+    Told,
 }
 
 /// How all requests of a sequence ended.
@@ -147,7 +171,7 @@ pub(crate) fn edits() -> Vec<Edit> {
 }
 
 pub(crate) fn commands() -> Vec<Command> {
-    let mut all = vec![Command::ContextGlobal, Command::IotlbGlobal];
+    let mut all = vec![Command::ContextGlobal, Command::IotlbGlobal, Command::DeviceAll, Command::DevicePage { page: 0 }];
     for domain in 1..3 {
         all.push(Command::ContextDevice { source: 0, domain });
         all.extend([Command::ContextDomain { domain }, Command::IotlbDomain { domain }]);

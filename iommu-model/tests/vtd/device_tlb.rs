@@ -11,6 +11,7 @@ use iommu_model::spec::vtd::fault::{AT_TRANSLATED, AT_TRANSLATION};
 use iommu_model::spec::vtd::register::{FaultStatus, QueueErrorRecord};
 use iommu_model::{
     Access, Bdf, Capabilities, DeviceTlb, DomainId, Geometry, Iova, Pa, PageRange, Params, Pasid, Plain, Progress, QueueProgress, Register,
+    SOURCES_NESTED_MAX, Source,
 };
 
 const STATUS: Pa = Pa(0x600_0000);
@@ -323,4 +324,18 @@ fn a_superpage_goes_as_a_whole() {
     let [QueueProgress::InvalidateDevice { request, .. }] = all[..] else { panic!("{all:?}") };
     obey(&mut bench, &mut device, &request);
     assert_eq!(device.tlb.entries().count(), 0);
+}
+
+#[test]
+fn the_words_of_the_last_walk_read_the_same_with_and_without_a_list() {
+    let (mut bench, device, slot) = attached();
+    for end in [device.ask(&mut bench, None, IOVA), device.ask(&mut bench, None, IOVA)] {
+        let mut buffer = [Source::BLANK; SOURCES_NESTED_MAX];
+        assert_eq!(bench.unit.last_sources(&mut buffer), &*end.provenance);
+        assert_eq!(end.provenance.len(), 8);
+        // Nothing holds the words of a cached page but the cache: they stay readable when it goes.
+        bench.memory.write(slot, leaf(OTHER_PAGE, 12).into_bits());
+        bench.invalidate(&[unit_commands::iotlb_global(), unit_commands::context_global()]);
+        assert_eq!(bench.unit.last_sources(&mut buffer), &*end.provenance);
+    }
 }
