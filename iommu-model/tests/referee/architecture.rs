@@ -118,6 +118,11 @@ pub(crate) trait Architecture {
         false
     }
 
+    /// Whether a translation's rights are all that decides about an access. Not so where a clear D refuses a write.
+    fn rights_decide(&self) -> bool {
+        true
+    }
+
     /// Forgets everything cached, as `flush` does to QEMU.
     fn reset(&mut self);
 

@@ -27,12 +27,14 @@
 //! | `vectors` | what QEMU said, recorded |
 //! | `vtd` | Intel VT-d |
 //! | `smmu` | Arm SMMUv3 |
+//! | `riscv` | the RISC-V IOMMU |
 
 mod architecture;
 mod claims;
 mod dice;
 mod memory;
 mod qemu;
+mod riscv;
 mod run;
 mod smmu;
 mod trial;
@@ -59,6 +61,7 @@ struct Family {
 }
 
 const VTD: Family = Family { name: "vtd", configurations: vtd::configurations };
+const RISCV: Family = Family { name: "riscv", configurations: riscv::configurations };
 const SMMU: Family = Family { name: "smmu", configurations: smmu::configurations };
 
 /// Runs every configuration, frozen and racing; tells the tallies. What QEMU said is recorded if that is asked for.
@@ -185,6 +188,16 @@ fn qemu_agrees_with_the_vtd_unit() {
 #[test]
 fn the_vtd_unit_says_what_qemu_said_when_the_vectors_were_recorded() {
     check_vectors(&VTD);
+}
+
+#[test]
+fn qemu_agrees_with_the_riscv_iommu() {
+    referee(&RISCV);
+}
+
+#[test]
+fn the_riscv_iommu_says_what_qemu_said_when_the_vectors_were_recorded() {
+    check_vectors(&RISCV);
 }
 
 #[test]

@@ -225,7 +225,9 @@ impl Tally {
             if differs_now && posed.request.write && matches!(answer.outcome, Outcome::Passed(_)) {
                 return true;
             }
-            if let Some(text) = claims.note(posed.request, posed.walked, answer.outcome) {
+            if arch.rights_decide()
+                && let Some(text) = claims.note(posed.request, posed.walked, answer.outcome)
+            {
                 self.tell(posed.walked.outcome, answer.outcome, format!("{text}; fetched {:x?}", posed.trail));
             }
         }

@@ -180,8 +180,11 @@ fn same(smmu: &Smmu, request: Request, trail: &[Word], ours: Outcome, theirs: Ou
         (Some(EventId::ADDRESS_SIZE), None) if config & CONFIG_HAS_STAGE_1 == 0 => BYPASS_SIZE,
         (Some(EventId::TRANSLATION), _) if trail.last().is_some_and(|(_, word)| word & 3 == 1) => match event(theirs) {
             None | Some(EventId::ACCESS | EventId::PERMISSION | EventId::ADDRESS_SIZE | EventId::TRANSLATION) => BLOCK_LEVEL,
+            // What is found at a wrong address of a table may end in anything.
+            _ if config == CONFIG_NESTED => BLOCK_LEVEL,
             _ => return None,
         },
+        (None, None) if ours == Outcome::Silent && (request.write || theirs == Outcome::Passed(0)) => return Some(None),
         (Some(EventId::BAD_STREAM_ENTRY), None | Some(EventId::ADDRESS_SIZE | EventId::TRANSLATION))
             if config == CONFIG_NESTED && stream.is_some_and(|words| StreamEntry0::from_bits(words[0].1).context() >> 38 != 0) =>
         {
