@@ -28,16 +28,16 @@ pub(super) struct Args {
     #[arg(long, value_name = "TIME", env = "LURCH_TIME_BUDGET", default_value = "5s", value_parser = names::duration)]
     time_budget: Duration,
     /// Measure the searches instead: mean schedules to the first bug of small public programs, beside what was published.
-    #[arg(long)]
+    #[arg(long, env = "LURCH_SEARCH", value_parser = clap::builder::FalseyValueParser::new())]
     search: bool,
     /// Trials for each program, with --search.
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000), requires = "search")]
+    #[arg(long, value_name = "N", env = "LURCH_TRIALS", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     trials: u32,
     /// Most schedules of a trial, with --search.
-    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000), requires = "search")]
+    #[arg(long, value_name = "N", env = "LURCH_RUNS", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     runs: u32,
     /// All programs, not only those with published figures; with --search.
-    #[arg(long, requires = "search")]
+    #[arg(long, env = "LURCH_ALL", value_parser = clap::builder::FalseyValueParser::new())]
     all: bool,
     /// JSON lines, as with --message-format json.
     #[arg(long, env = "LURCH_JSON", value_parser = clap::builder::FalseyValueParser::new())]

@@ -81,8 +81,7 @@ fn each_generation_is_decoded_to_the_guest_page() {
         (of_tip(), ["luo_ser at", "kho_block_header_ser at", "\"iommu-liveupdate\"", "+0x000 version = 1"]),
     ] {
         let text = decode(&ram(bytes), Pa(bytes.0));
-        let common =
-            ["\"session-1\"", "\"memfd-v2\"", "\"iommufd-v1\"", "\"vfio-pci-v1\"", "-> memfd folio#1 pa", "00:02.0: did", "records"];
+        let common = ["\"session-", "\"memfd-v2\"", "\"iommufd-v1\"", "\"vfio-pci-v1\"", "-> memfd folio#1 pa", "00:02.0: did", "records"];
         for word in words.into_iter().chain(common) {
             assert!(text.contains(word), "{word} in\n{text}");
         }
