@@ -107,6 +107,7 @@ fn now() -> std::time::Instant {
 
 fn reset_ram(layout: &Layout, qemu: &Qemu, arch: &dyn Architecture) -> std::io::Result<()> {
     trial::fill_data(layout, qemu)?;
+    arch.restore(qemu)?;
     qemu.ram.write(layout.pool, &vec![0; (layout.data - layout.pool) as usize])?;
     arch.service_words().into_iter().try_for_each(|(pa, value)| qemu.ram.write64(pa, value))
 }
@@ -225,7 +226,8 @@ impl Tally {
             if differs_now && posed.request.write && matches!(answer.outcome, Outcome::Passed(_)) {
                 return true;
             }
-            if arch.rights_decide()
+            if !differs_now
+                && arch.rights_decide()
                 && let Some(text) = claims.note(posed.request, posed.walked, answer.outcome)
             {
                 self.tell(posed.walked.outcome, answer.outcome, format!("{text}; fetched {:x?}", posed.trail));

@@ -100,6 +100,12 @@ pub(super) fn explain(riscv: &mut Riscv, request: Request, image: &mut TableMemo
     if cause(ours) == Some(Cause::DDT_MISCONFIGURED) && TranslationControl::from_bits(control).narrow() {
         return Some(NARROW);
     }
+    if let Some(canonical) = canonical(riscv, request, image)
+        && cause(theirs) == Some(Cause::WRITE_GUEST_PAGE)
+        && implicit_write_faults(riscv, canonical, image, theirs)
+    {
+        return Some(WIDTH);
+    }
     let before = image.image();
     [Reserved::Ignored, Reserved::Address].into_iter().find_map(|reserved| {
         before.iter().for_each(|(pa, word)| image.amend(*pa, *word));
@@ -222,18 +228,25 @@ fn heal(riscv: &Riscv, request: &mut Request, image: &mut TableMemory, ours: Out
                 image.amend(pa, entry.with_napot(false).into_bits());
                 return Some(NAPOT);
             }
-            let bits = match TablePointer::from_bits(image.trail.get(context + 3)?.1).mode() {
-                MODE_SV39 => 39,
-                MODE_SV48 => 48,
-                MODE_SV57 => 57,
-                _ => return None,
-            };
-            let unused = u64::BITS - bits;
-            let canonical = ((request.iova << unused) as i64 >> unused) as u64;
-            (core::mem::replace(&mut request.iova, canonical) != canonical && riscv.mode.stages == Stages::Nested).then_some(WIDTH)
+            *request = canonical(riscv, *request, image)?;
+            Some(WIDTH)
         }
         _ => None,
     }
+}
+
+/// The request with its address made one of the first stage, if it is none and there is a second stage.
+fn canonical(riscv: &Riscv, request: Request, image: &TableMemory) -> Option<Request> {
+    let pointer = image.trail.get(riscv.shared_words() - WORDS_MAX + 3)?.1;
+    let bits = match TablePointer::from_bits(pointer).mode() {
+        MODE_SV39 => 39,
+        MODE_SV48 => 48,
+        MODE_SV57 => 57,
+        _ => return None,
+    };
+    let unused = u64::BITS - bits;
+    let iova = ((request.iova << unused) as i64 >> unused) as u64;
+    (iova != request.iova && riscv.mode.stages == Stages::Nested).then_some(Request { iova, ..request })
 }
 
 fn heal_directory(image: &mut TableMemory) -> Option<Difference> {
