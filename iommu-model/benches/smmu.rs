@@ -96,9 +96,16 @@ fn translations(c: &mut Criterion) {
         one.translate(page(0));
         group.bench_function(format!("{name}: cached, one page"), |b| b.iter(|| one.translate(black_box(page(0)))));
 
+        let request = Request { source: DEVICE, iova: page(0), access: Access::Read, pasid: None };
+        group.bench_function(format!("{name}: cached, one page, in one call"), |b| {
+            b.iter(|| one.unit.translate_cached(black_box(&request)));
+        });
+
         let mut many = Machine::new(Params::default(), nested);
         let mut n = 0;
-        (0..32).for_each(|k| drop(many.translate(page(k))));
+        for k in 0..32 {
+            many.translate(page(k));
+        }
         group.bench_function(format!("{name}: cached, 32 pages in turn"), |b| {
             b.iter(|| {
                 n += 1;

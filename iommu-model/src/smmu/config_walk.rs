@@ -53,15 +53,39 @@ impl Unit {
             walk.spend(cost);
             return Progress::Lookup { cache: CacheKind::Context, hit: false, cost };
         };
+        if let StreamTarget::Translate(config) = &entry.target {
+            walk.config = *config;
+            // Most streams have one CD and no stage 2; then nothing needs the words of the STE but the CD's, which hold them.
+            let plain = config.has_stage_1 && !config.has_stage_2 && config.context_bits == 0 && walk.request.pasid.is_none();
+            if plain
+                && let Some(ContextEntryCached { config: Some(context), provenance, .. }) = self.caches.config.context(stream, Pasid(0))
+            {
+                (walk.context, walk.asid, walk.vmid) = (*context, context.asid, walk.config.vmid);
+                (walk.has_stream, walk.has_context, walk.substream) = (true, true, Pasid(0));
+                walk.stage_2.purpose = Purpose::Page;
+                walk.words = *provenance;
+                self.caches.words.hold(walk.words);
+                walk.step = Step::Tlb;
+                walk.spend(cost);
+                return Progress::Lookup { cache: CacheKind::Context, hit: true, cost };
+            }
+            return self.enter_cached_stream(slot, cost, d);
+        }
+        let target = entry.target;
         walk.words = entry.provenance;
         self.caches.words.hold(entry.provenance);
-        match entry.target {
-            StreamTarget::Translate(config) => {
-                walk.config = config;
-                self.enter_stream(slot, true, cost, d)
-            }
-            target => self.end_stream(slot, target, cost, d),
+        self.end_stream(slot, target, cost, d)
+    }
+
+    /// The same where more than the STE and one CD is asked for.
+    #[inline(never)]
+    fn enter_cached_stream(&mut self, slot: usize, cost: u32, d: &mut dyn Decisions) -> Progress {
+        let walk = self.walks.at(slot);
+        if let Some(entry) = self.caches.config.stream(walk.stream) {
+            walk.words = entry.provenance;
+            self.caches.words.hold(entry.provenance);
         }
+        self.enter_stream(slot, true, cost, d)
     }
 
     /// Step 1.
@@ -98,7 +122,6 @@ impl Unit {
     }
 
     /// Steps 5 to 7. `cached` if the STE comes from the cache, so that this is still the look-up step.
-    #[inline(always)]
     fn enter_stream(&mut self, slot: usize, cached: bool, spent: u32, d: &mut dyn Decisions) -> Progress {
         let walk = self.walks.at(slot);
         walk.has_stream = true;

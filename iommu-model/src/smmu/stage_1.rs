@@ -14,6 +14,7 @@
 
 use super::cache::tlb::{Found, Space, TlbEntry};
 use super::cache::walk::WalkEntry;
+use super::context::ContextConfig;
 use super::unit::Unit;
 use super::walk::{Grant, Outstanding, Purpose, Step};
 use crate::addr::{Iova, Pa, Pfn};
@@ -33,14 +34,7 @@ impl Unit {
         let walk = self.walks.at(slot);
         let iova = walk.request.iova.0;
         let access = walk.request.access;
-        let high = iova >> HALF_BIT & 1;
-        let half = &walk.context.halves[high as usize];
-        let address = if half.ignores_top_byte { ((iova << (63 - HALF_BIT)) as i64 >> (63 - HALF_BIT)) as u64 } else { iova };
-        // What no walk can find, no entry may serve: without walks (EPD) the range is the largest.
-        let input_bits = half.tables.map_or(ADDRESS_BITS, |tables| tables.input_bits);
-        if address >> input_bits != high.wrapping_neg() >> input_bits {
-            return self.refuse_1(slot, EventId::TRANSLATION, spent, d);
-        }
+        let Some(address) = virtual_address(&walk.context, iova) else { return self.refuse_1(slot, EventId::TRANSLATION, spent, d) };
         walk.stage_1.address = address;
         walk.step = Step::Walk1;
         let cost = spent.saturating_add(self.params.timing.iotlb_lookup);
@@ -61,11 +55,9 @@ impl Unit {
             page_bytes: entry.page_bytes,
             pass_through: false,
         };
-        let words = &mut self.caches.words;
-        words.hold(entry.provenance);
-        words.release(core::mem::replace(&mut walk.words, entry.provenance));
         walk.from = CacheHit::Iotlb;
-        self.grant(slot, grant, cost)
+        let provenance = entry.provenance;
+        self.grant_cached(slot, grant, provenance, cost)
     }
 
     /// A cached translation does not serve the access: a clean leaf has to be updated; a leaf that stage 1 denies faults as
@@ -331,4 +323,15 @@ impl Unit {
     fn refuse_1(&mut self, slot: usize, event: EventId, spent: u32, d: &mut dyn Decisions) -> Progress {
         self.terminate(slot, event, spent, d)
     }
+}
+
+/// Step 8: the address without an ignored top byte, if it is in the range of its half.
+#[inline(always)]
+pub(crate) fn virtual_address(context: &ContextConfig, iova: u64) -> Option<u64> {
+    let high = iova >> HALF_BIT & 1;
+    let half = &context.halves[high as usize];
+    let address = if half.ignores_top_byte { ((iova << (63 - HALF_BIT)) as i64 >> (63 - HALF_BIT)) as u64 } else { iova };
+    // What no walk can find, no entry may serve: without walks (EPD) the range is the largest.
+    let input_bits = half.tables.map_or(ADDRESS_BITS, |tables| tables.input_bits);
+    (address >> input_bits == high.wrapping_neg() >> input_bits).then_some(address)
 }

@@ -1,17 +1,21 @@
 //! The unit itself: what it owns, and the calls that drive it.
 
 use super::cache::Caches;
+use super::cache::tlb::Space;
 use super::capability::Capabilities;
 use super::command::{CommandInput, CommandProgress, Commands};
 use super::event::{EventInput, EventProgress, Events};
 use super::ids::StreamId;
 use super::params::Params;
 use super::registers::{Registers, StreamTable};
+use super::stage_1::virtual_address;
+use super::stream::StreamTarget;
 use super::walk::{Step, WalkView};
 use super::walks::{WALKS_MAX, Walks};
+use crate::addr::{DomainId, Pasid};
 use crate::decision::Decisions;
 use crate::provenance::{Provenance, ProvenanceId};
-use crate::request::{Busy, Fetched, Progress, Request, WalkId};
+use crate::request::{Busy, CacheHit, Fetched, Progress, Request, Translation, WalkId};
 use crate::translator::Translator;
 
 /// One SMMUv3, from reset.
@@ -134,6 +138,59 @@ impl Unit {
             }
         }
         self.step(slot, fetched, d)
+    }
+
+    /// A request answered from the caches in one call: what `begin` and two `advance` would say if both look-ups hit and nobody
+    /// did anything in between, at the cost of both. `None`, with nothing changed, if it is not that simple: a miss, a
+    /// refusal, a bypass, a SubstreamID, a CD table, several page sizes, a walk to merge with, no free walker. Then
+    /// `begin` it.
+    #[inline]
+    pub fn translate_cached(&mut self, request: &Request) -> Option<Translation> {
+        let simple = self.enabled && request.pasid.is_none() && !self.events.is_crowded(self.walks.len());
+        if !simple || self.walks.would_wait(request, self.params.merge_same_page) {
+            return None;
+        }
+        let stream = self.stream_of(request);
+        if u64::from(stream.0) >> self.stream_table.size.min(self.cap.stream_bits) != 0 {
+            return None;
+        }
+        let (stream_place, entry) = self.caches.config.find_stream(stream)?;
+        let StreamTarget::Translate(config) = &entry.target else { return None };
+        let iova = request.iova.0;
+        let (context_place, space, address, tag) = if config.has_stage_1 {
+            let (place, entry) = self.caches.config.find_context(stream, Pasid(0))?;
+            let context = entry.config.as_ref().filter(|_| config.context_bits == 0)?;
+            (Some(place), Space::Virtual(context.asid), virtual_address(context, iova)?, context.asid.0)
+        } else {
+            let fits = iova >> config.stage_2.tables.input_bits == 0 && iova >> self.cap.output_bits == 0;
+            (None, Space::Intermediate, fits.then_some(iova)?, config.vmid.0)
+        };
+        let place = self.caches.tlb.find_one(config.vmid, space, address)?;
+        let entry = self.caches.tlb.get(place);
+        if !entry.serves(request.access) {
+            return None;
+        }
+        let timing = &self.params.timing;
+        let translation = Translation {
+            pa: entry.translate(address),
+            readable: entry.readable,
+            writable: entry.writable,
+            page_bytes: entry.page_bytes,
+            domain: DomainId(tag),
+            pass_through: false,
+            cost: timing.iotlb_lookup,
+            cost_total: timing.iotlb_lookup.saturating_add(timing.context_lookup),
+            fetches: 0,
+            from: CacheHit::Iotlb,
+        };
+        let words = entry.provenance;
+        if words != self.last_words {
+            self.caches.words.hold(words);
+            self.caches.words.release(core::mem::replace(&mut self.last_words, words));
+        }
+        self.caches.config.touch(stream_place, context_place);
+        self.caches.tlb.touch(place);
+        Some(translation)
     }
 
     /// Ends a walk that came from no table.

@@ -439,25 +439,46 @@ impl Unit {
     }
 
     /// Ends the walk with a translation.
-    #[inline(always)]
     pub(crate) fn grant(&mut self, slot: usize, grant: Grant, cost: u32) -> Progress {
+        let all = self.walks.at(slot).take_words(&mut self.caches.words);
+        self.caches.words.release(core::mem::replace(&mut self.last_words, all));
+        self.end_granted(slot, grant, cost)
+    }
+
+    /// Ends the walk with a translation that the TLB held, made from these words.
+    #[inline(always)]
+    pub(crate) fn grant_cached(&mut self, slot: usize, grant: Grant, made_from: ProvenanceId, cost: u32) -> Progress {
+        let words = &mut self.caches.words;
+        // Most look-ups repeat the one before.
+        if made_from != self.last_words {
+            words.hold(made_from);
+            words.release(core::mem::replace(&mut self.last_words, made_from));
+        }
+        let walk = self.walks.at(slot);
+        if walk.base_words.is_some() {
+            words.release(core::mem::replace(&mut walk.base_words, ProvenanceId::NONE));
+        }
+        words.release(core::mem::replace(&mut walk.words, ProvenanceId::NONE));
+        self.end_granted(slot, grant, cost)
+    }
+
+    #[inline(always)]
+    fn end_granted(&mut self, slot: usize, grant: Grant, cost: u32) -> Progress {
         let walk = self.walks.at(slot);
         walk.spend(cost);
-        let domain = if walk.has_context { DomainId(walk.asid.0) } else { DomainId(walk.vmid.0) };
+        let tag = if walk.has_context { walk.asid.0 } else { walk.vmid.0 };
         let translation = Translation {
             pa: grant.pa,
             readable: grant.readable,
             writable: grant.writable,
             page_bytes: grant.page_bytes,
-            domain: if grant.pass_through { DomainId(0) } else { domain },
+            domain: DomainId(if grant.pass_through { 0 } else { tag }),
             pass_through: grant.pass_through,
             cost,
             cost_total: walk.cost_total,
             fetches: walk.fetches,
             from: walk.from,
         };
-        let all = walk.take_words(&mut self.caches.words);
-        self.caches.words.release(core::mem::replace(&mut self.last_words, all));
         self.walks.free(slot);
         Progress::Done(translation)
     }

@@ -55,6 +55,12 @@ impl Walks {
         Some(id)
     }
 
+    /// Whether a request would find no walker, or one that it had to wait for.
+    #[inline]
+    pub(crate) fn would_wait(&self, request: &Request, merge: bool) -> bool {
+        self.nr_live != 0 && (usize::from(self.nr_live) == self.slots.len() || (merge && self.leader_of(request).is_some()))
+    }
+
     fn leader_of(&self, request: &Request) -> Option<WalkId> {
         self.iter().find_map(|(id, walk)| {
             let same_page = walk.request.iova.page() == request.iova.page()

@@ -139,3 +139,34 @@ fn costs_are_those_of_the_table_and_add_up() {
     let view = bench.unit.in_flight().count();
     assert_eq!((view, bench.unit.stream_of(&Request { source: DEVICE, iova: IOVA, access: Access::Read, pasid: None })), (0, STREAM));
 }
+
+/// Whatever the state, the shortcut says what the two look-ups would, or nothing.
+#[test]
+fn the_shortcut_agrees_with_the_walk_or_keeps_out_of_it() {
+    let benches = [Bench::mapped_1().0, Bench::mapped_2().0, Bench::mapped_nested().0];
+    for mut bench in benches {
+        let request = |iova, access| Request { source: DEVICE, iova, access, pasid: None };
+        assert_eq!(bench.unit.translate_cached(&request(IOVA, Access::Read)), None, "nothing is cached");
+        bench.read(IOVA);
+        for access in [Access::Read, Access::Write] {
+            let iova = Iova(IOVA.0 | 0x40);
+            let mut copy = bench.clone();
+            let ended = copy.request_with(request(iova, access), &mut Plain);
+            assert_eq!(bench.unit.translate_cached(&request(iova, access)), Some(*ended.translation()));
+            assert_eq!(bench.unit.last_provenance(), ended.provenance);
+        }
+        assert_eq!(bench.unit.translate_cached(&request(IOVA.offset(4096), Access::Read)), None);
+        assert_eq!(bench.unit.translate_cached(&Request { pasid: Some(iommu_model::Pasid(0)), ..request(IOVA, Access::Read) }), None);
+        let walk = bench.begin(IOVA, Access::Read);
+        assert_eq!(bench.unit.translate_cached(&request(IOVA, Access::Read)), None, "it would be merged");
+        bench.unit.cancel(walk);
+        bench.invalidate(&[commands::nsnh_all()]);
+        assert_eq!(bench.unit.translate_cached(&request(IOVA, Access::Read)), None);
+    }
+    let mut bench = filled(Params::default(), 1);
+    let (access, leaf) = (Access::Write, bench.read(IOVA).provenance.last().expect("the leaf").pa);
+    bench.invalidate(&[commands::nsnh_all()]);
+    bench.memory.write(leaf, page_1(PAGE).with_read_only(true).into_bits());
+    bench.read(IOVA);
+    assert_eq!(bench.unit.translate_cached(&Request { source: DEVICE, iova: IOVA, access, pasid: None }), None, "refused");
+}

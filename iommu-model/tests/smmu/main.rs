@@ -2,6 +2,7 @@
 
 mod caches;
 mod config;
+mod foreign;
 mod hostile;
 mod invalidation;
 mod queues;

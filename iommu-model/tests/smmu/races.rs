@@ -274,3 +274,56 @@ fn a_new_stream_table_does_not_drop_what_the_old_one_led_to() {
         assert_eq!(matches!(ended.progress, Progress::Done(_)), !flushed);
     }
 }
+
+/// Race 12: a record that was committed lands after the queue was switched off; only CR0ACK says that none will.
+#[test]
+fn race_12_a_committed_event_is_written_into_memory_that_was_handed_over() {
+    for waited in [false, true] {
+        let mut bench = Bench::new();
+        bench.read(IOVA);
+        bench.unit.write_register(Register::Cr0, Control0::new().with_enable(true).into_bits().into());
+        let queue = Pa(0x210_0000);
+        if waited {
+            assert!(Control0::from_bits(bench.unit.read_register(Register::Cr0Ack) as u32).event_queue());
+            bench.run_events();
+            assert!(!Control0::from_bits(bench.unit.read_register(Register::Cr0Ack) as u32).event_queue());
+        }
+        // The frame belongs to somebody else from here on.
+        bench.memory.write(queue, 0x5afe);
+        bench.run_events();
+        assert_eq!(bench.memory.read(queue) == 0x5afe, waited);
+    }
+}
+
+/// Race 3: between a command for the TLB and one for the configuration, the TLB is filled again from the stale CD.
+#[test]
+fn race_3_the_tlb_is_refilled_from_a_stale_cd_if_it_goes_first() {
+    for (config_first, expected) in [(false, PAGE), (true, OTHER_PAGE)] {
+        let (mut bench, _) = Bench::mapped_1();
+        bench.read(IOVA);
+        let stage = bench.stage(12, 0);
+        bench.map(stage, IOVA.0, 3, page_1(OTHER_PAGE).into_bits());
+        bench.memory.write(Pa(0x300_0008), context_table(stage.root).into_bits());
+        let (tlb, config) = (commands::nh_asid(VMID, ASID), commands::cfgi_cd(STREAM, iommu_model::Pasid(0), true));
+        let order = if config_first { [config, tlb] } else { [tlb, config] };
+        for command in order {
+            bench.invalidate(&[command]);
+            bench.read(IOVA);
+        }
+        assert_eq!(bench.read(IOVA).translation().pa, expected);
+    }
+}
+
+/// Race 11: the queue is switched off while a CMD_SYNC is under way; its message still lands, and CR0ACK tells when none will.
+#[test]
+fn race_11_the_message_of_a_sync_lands_after_the_queue_was_switched_off() {
+    let mut bench = Bench::new();
+    bench.submit(&[commands::sync().with_signal(1).with_address(0x8000 >> 2).with_data(42).into_bits()]);
+    assert!(matches!(bench.step_commands(CommandInput::Continue, &mut Plain), CommandProgress::WriteMessage { .. }));
+    bench.unit.write_register(Register::Cr0, Control0::new().with_enable(true).into_bits().into());
+    let acknowledged = |bench: &Bench| Control0::from_bits(bench.unit.read_register(Register::Cr0Ack) as u32).command_queue();
+    assert!(acknowledged(&bench), "still on");
+    bench.run_commands_with(&mut Plain);
+    assert_eq!(bench.memory.read(Pa(0x8000)), 42);
+    assert!(!acknowledged(&bench));
+}

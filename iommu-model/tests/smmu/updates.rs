@@ -127,6 +127,9 @@ fn a_nested_update_needs_the_right_to_write_the_table() {
             assert!(Stage2Leaf::from_bits(bench.memory.read(block_slot)).writable());
             assert!(Stage1Leaf::from_bits(bench.memory.read(slot)).accessed());
             assert_eq!(ended.translation().pa, PAGE);
+            // Each word once, the leaf as it was stored.
+            let leaves: Vec<_> = ended.provenance.iter().filter(|source| source.pa == slot).collect();
+            assert!(matches!(leaves[..], [leaf] if leaf.value == bench.memory.read(slot)), "{leaves:?}");
         } else {
             let why = ended.why();
             assert_eq!((why.event, why.stage_2, why.class), (EventId::PERMISSION, true, FaultClass::Table));

@@ -4,7 +4,7 @@
 //! Invalid structures may be cached too; failed fetches are not.
 
 use crate::addr::Pasid;
-use crate::cache::store::{Cached, Key, Store};
+use crate::cache::store::{Cached, Key, Place, Store};
 use crate::decision::{Decisions, Question, ask};
 use crate::provenance::{ProvenanceId, Words};
 use crate::smmu::context::ContextConfig;
@@ -134,6 +134,27 @@ impl ConfigCache {
         let place = self.contexts.find(context_key(stream, substream))?;
         self.contexts.touch(place);
         Some(self.contexts.get(place))
+    }
+
+    /// The entry of a stream; does not count as use.
+    #[inline(always)]
+    pub(crate) fn find_stream(&self, stream: StreamId) -> Option<(Place, &StreamEntryCached)> {
+        self.streams.find(stream_key(stream)).map(|place| (place, self.streams.get(place)))
+    }
+
+    /// The CD of a SubstreamID of a stream; does not count as use.
+    #[inline(always)]
+    pub(crate) fn find_context(&self, stream: StreamId, substream: Pasid) -> Option<(Place, &ContextEntryCached)> {
+        self.contexts.find(context_key(stream, substream)).map(|place| (place, self.contexts.get(place)))
+    }
+
+    /// Marks an STE and a CD as used.
+    #[inline(always)]
+    pub(crate) fn touch(&mut self, stream: Place, context: Option<Place>) {
+        self.streams.touch(stream);
+        if let Some(context) = context {
+            self.contexts.touch(context);
+        }
     }
 
     pub(crate) fn level_1(&mut self, covers: Level1) -> Option<&Level1Cached> {

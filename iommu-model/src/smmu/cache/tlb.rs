@@ -169,6 +169,41 @@ impl TlbCache {
     /// The entry that serves an address, marked as used. With `conflicts`, several may also be none.
     #[inline(always)]
     pub(crate) fn lookup(&mut self, vmid: Vmid, space: Space, address: u64, conflicts: bool, d: &mut dyn Decisions) -> Found<'_> {
+        // Most units see one page size and no global page.
+        let own = self.sizes[space.index()];
+        if own.is_power_of_two() && (self.sizes[Space::Global.index()] == 0 || !space.is_stage_1()) {
+            return match self.store.find(key(vmid, space.key(), own.trailing_zeros(), address)) {
+                Some(place) => {
+                    self.store.touch(place);
+                    Found::Hit(self.store.get(place))
+                }
+                None => Found::Miss,
+            };
+        }
+        self.lookup_several(vmid, space, address, conflicts, d)
+    }
+
+    /// The entry that serves an address, if only one page size was ever cached; does not count as use.
+    #[inline(always)]
+    pub(crate) fn find_one(&self, vmid: Vmid, space: Space, address: u64) -> Option<Place> {
+        let own = self.sizes[space.index()];
+        let simple = own.is_power_of_two() && (self.sizes[Space::Global.index()] == 0 || !space.is_stage_1());
+        if simple { self.store.find(key(vmid, space.key(), own.trailing_zeros(), address)) } else { None }
+    }
+
+    #[inline(always)]
+    pub(crate) fn get(&self, place: Place) -> &TlbEntry {
+        self.store.get(place)
+    }
+
+    #[inline(always)]
+    pub(crate) fn touch(&mut self, place: Place) {
+        self.store.touch(place);
+    }
+
+    /// Where entries of several sizes or spaces may match.
+    #[inline(never)]
+    fn lookup_several(&mut self, vmid: Vmid, space: Space, address: u64, conflicts: bool, d: &mut dyn Decisions) -> Found<'_> {
         let (mut found, mut count) = (None, 0);
         self.find(vmid, space, address, &mut found, &mut count, 0);
         if space.is_stage_1() {
