@@ -185,8 +185,6 @@ impl Unit {
     fn enter_device(&mut self, slot: usize) -> Result<After, Cause> {
         let walk = self.walkers.at(slot);
         walk.has_device = true;
-        self.caches.words.hold(walk.words);
-        self.caches.words.release(core::mem::replace(&mut walk.base_words, walk.words));
         let (context, request) = (&walk.context, &walk.request);
         if let Origin::PageRequest { .. } = walk.origin {
             return if context.ats && context.page_requests { Ok(After::PageRequest) } else { Err(Cause::TYPE_DISALLOWED) };
@@ -214,6 +212,7 @@ impl Unit {
             walk.first = Stage::BARE;
             if walk.process.is_some() && !context.first.is_bare() {
                 walk.step = Step::ProcessLookup;
+                walk.keep_base(&mut self.caches.words);
                 return Ok(After::Go);
             }
         }

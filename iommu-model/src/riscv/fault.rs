@@ -8,6 +8,7 @@ use crate::addr::{DomainId, PAGE_SIZE, Pa};
 use crate::decision::Decisions;
 use crate::request::{CacheHit, Fault, FaultInfo, Message, Progress, Translation};
 use crate::spec::riscv::fault::{Cause, FaultRecord, TTYP_MESSAGE, TTYP_NONE};
+use crate::spec::riscv::page_request::PAGE_REQUEST_CODE;
 
 /// How an ATS translation request that met a fault is answered. Specification, "PCIe ATS translation request handling".
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -169,5 +170,3 @@ impl Unit {
 pub(crate) const PROCESS_MASK: u32 = (1 << crate::spec::riscv::process_context::PROCESS_ID_BITS) - 1;
 /// Bits of a device_id in a record.
 pub(crate) const DEVICE_MASK: u32 = (1 << crate::spec::riscv::device_context::DEVICE_ID_BITS) - 1;
-/// PCIe message code of a page request.
-const PAGE_REQUEST_CODE: u64 = 0x04;

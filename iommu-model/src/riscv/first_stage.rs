@@ -82,6 +82,7 @@ impl Unit {
     fn after_iotlb(&mut self, slot: usize) {
         let off = self.caches.walk.is_off();
         let walk = self.walkers.at(slot);
+        walk.keep_base(&mut self.caches.words);
         if !walk.first.is_bare() {
             (walk.table, walk.level) = (walk.first.root, walk.first.levels);
             walk.first_touched = true;

@@ -13,6 +13,7 @@ use super::walk::Walk;
 use super::walkers::Walkers;
 use crate::addr::{Iova, PAGE_SHIFT, Pasid};
 use crate::decision::{Decisions, Question, ask, ask_bool};
+use crate::spec::riscv::command::PAGE_BITS;
 
 /// Pages that a command names, first to last, both in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,7 +38,7 @@ impl AddressRange {
             return Self { first: page, last: page };
         }
         let size_bits = page.trailing_ones() + 1;
-        let low = if size_bits >= 52 { u64::MAX >> PAGE_SHIFT } else { (1 << size_bits) - 1 };
+        let low = if size_bits >= PAGE_BITS { u64::MAX >> PAGE_SHIFT } else { (1 << size_bits) - 1 };
         Self { first: page & !low, last: page | low }
     }
 

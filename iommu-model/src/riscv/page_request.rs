@@ -12,7 +12,6 @@ use crate::decision::Decisions;
 use crate::request::{Access, Busy, Progress, WalkId};
 use crate::spec::riscv::fault::Cause;
 use crate::spec::riscv::page_request::{PageRequestPayload, PageRequestRecord};
-use crate::spec::riscv::register::{MODE_BARE, MODE_OFF};
 
 impl Unit {
     /// A page request arrives. It takes a walker that finds its device context; the walk ends with
@@ -52,7 +51,7 @@ impl Unit {
         let answer = match failed {
             Some(cause) => {
                 self.record_message_fault(slot, cause);
-                Some(self.answer_to(cause))
+                Some(answer_to(cause))
             }
             None => {
                 let record = PageRequestRecord::new()
@@ -86,14 +85,6 @@ impl Unit {
         Progress::Untranslated { pa: Pa(request.iova.0), cost }
     }
 
-    fn answer_to(&self, cause: Cause) -> ResponseCode {
-        let bare = self.directory.mode() == MODE_BARE;
-        match cause {
-            Cause::TYPE_DISALLOWED if bare || self.directory.mode() != MODE_OFF => ResponseCode::InvalidRequest,
-            _ => ResponseCode::Failure,
-        }
-    }
-
     /// One step of the page-request queue.
     pub fn page_queue_advance(&mut self, input: RecordInput) -> RecordProgress {
         let done = match input {
@@ -116,5 +107,13 @@ impl Unit {
     #[must_use]
     pub fn page_queue_has_work(&self) -> bool {
         self.page_queue.has_work() || self.page_overflow_pending
+    }
+}
+
+/// The status of an answer to a request whose device context could not be found, or does not let it pass.
+const fn answer_to(cause: Cause) -> ResponseCode {
+    match cause {
+        Cause::TYPE_DISALLOWED => ResponseCode::InvalidRequest,
+        _ => ResponseCode::Failure,
     }
 }

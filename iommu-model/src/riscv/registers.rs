@@ -7,8 +7,8 @@ use super::unit::Unit;
 use crate::request::Message;
 use crate::spec::riscv::capability::FeaturesControl;
 use crate::spec::riscv::register::{
-    CommandQueueControl, DirectoryPointer, InterruptPending, InterruptVectors, MODE_3LVL, MessageAddress, QueueBase, RecordQueueControl,
-    TranslationRequestControl, TranslationRequestIova, VectorControl,
+    CommandQueueControl, DirectoryPointer, InterruptPending, InterruptVectors, MODE_3LVL, MODE_OFF, MessageAddress, QueueBase,
+    RecordQueueControl, TranslationRequestControl, TranslationRequestIova, VectorControl,
 };
 use smallvec::SmallVec;
 
@@ -139,8 +139,10 @@ impl Unit {
 
     /// Only WSI is not hardwired, and only where there is a choice. Ignored while the unit or a queue is on.
     fn write_features(&mut self, value: FeaturesControl) {
-        let idle =
-            self.directory.mode() == 0 && !self.commands.control.on() && !self.fault_queue.control.on() && !self.page_queue.control.on();
+        let idle = self.directory.mode() == MODE_OFF
+            && !self.commands.control.on()
+            && !self.fault_queue.control.on()
+            && !self.page_queue.control.on();
         if idle && self.cap.interrupts == InterruptSignalling::Both {
             self.interrupts.wires = value.wsi();
         }

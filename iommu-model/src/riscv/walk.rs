@@ -244,6 +244,14 @@ impl Walk {
         self.forget();
     }
 
+    /// Remembers the words up to the device context, which is all that is held now, for a second stage to start from.
+    pub(crate) fn keep_base(&mut self, words: &mut Words) {
+        if !self.base_words.is_some() {
+            words.hold(self.words);
+            self.base_words = self.words;
+        }
+    }
+
     /// Lets go of every word.
     #[inline]
     pub(crate) fn release(&mut self, words: &mut Words) {

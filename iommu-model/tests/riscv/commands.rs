@@ -2,7 +2,7 @@
 
 use crate::support::world::GUEST;
 use crate::support::{DEVICE, Dc, GSCID, IOVA, PAGE, PSCID, Scripted, World, commands, leaf};
-use iommu_model::riscv::{Capabilities, DeviceId, Gscid, Pscid, Space, Transaction};
+use iommu_model::riscv::{Capabilities, CommandProgress, DeviceId, Gscid, Pscid, Space, Transaction};
 use iommu_model::{Access, Iova, Pa, Params, Pasid, Plain, Question};
 
 const OTHER: Iova = Iova(IOVA.0 + 0x1000);
@@ -281,4 +281,37 @@ fn a_command_carried_out_late_is_carried_out_by_the_next_fence() {
     world.submit(&[commands::fence(None).into_bits()]);
     world.run_with(&mut Plain);
     assert_eq!(world.where_is(IOVA), Pa(0x9000));
+}
+
+#[test]
+fn a_fence_is_complete_only_after_every_command_that_was_put_off() {
+    let mut world = populated();
+    let mut late = Scripted::new(|question| question == Question::DeferCommand, 1);
+    let commands = [commands::vma(None, None, None).into_bits(), commands::gvma(None, None).into_bits(), commands::fence(None).into_bits()];
+    world.submit(&commands);
+    let said = world.run_with(&mut late);
+    assert_eq!(late.asked, 2);
+    let order: Vec<_> = said
+        .iter()
+        .filter_map(|progress| match progress {
+            CommandProgress::Deferred { .. } => Some("put off"),
+            CommandProgress::Invalidated { .. } => Some("carried out"),
+            CommandProgress::Fenced { .. } => Some("fenced"),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(order, ["put off", "put off", "carried out", "carried out", "fenced"]);
+}
+
+#[test]
+fn a_global_pointer_stays_when_a_pscid_is_named() {
+    let (mut world, tables, _) = World::mapped_first(3);
+    let pointer = tables.slot(&mut world.memory, &mut world.next, IOVA.0, 3);
+    let word = world.memory.read(pointer);
+    world.memory.write(pointer, word | 1 << 5);
+    world.where_is(IOVA);
+    world.command(commands::vma(None, Some(PSCID), None).into_bits());
+    assert_eq!(world.unit.caches().walk().filter(|entry| entry.global).count(), 2);
+    world.command(commands::vma(None, None, None).into_bits());
+    assert_eq!(world.unit.caches().walk().count(), 0);
 }

@@ -107,3 +107,34 @@ fn a_fetch_is_asked_for_again_until_it_is_answered() {
     assert_eq!(view.fetch, Some((pa, kind)));
     assert_eq!(world.drive(walk, &mut Plain).translation().fetches, 4);
 }
+
+#[test]
+fn gvma_sends_back_the_walks_of_its_guest() {
+    for (gscid, expected) in [(Some(crate::support::GSCID), 1), (Some(iommu_model::riscv::Gscid(77)), 0), (None, 1)] {
+        let (mut world, _, slot) = World::mapped_second(3);
+        let walk = world.begin(request(DEVICE, IOVA));
+        let mut answer = None;
+        loop {
+            match world.unit.advance(walk, answer.take(), &mut Plain) {
+                Progress::Fetch { pa, .. } if pa == slot => break,
+                Progress::Fetch { pa, bytes, .. } => answer = Some(world.memory.fetch(pa, bytes)),
+                _ => {}
+            }
+        }
+        // The old leaf is on its way while software changes it.
+        let old = world.memory.fetch(slot, 8);
+        world.memory.write(slot, leaf(iommu_model::Pa(0x9000)).into_bits());
+        let said = world.command(commands::gvma(gscid, None).into_bits());
+        let restarted = said.iter().find_map(|progress| match progress {
+            CommandProgress::Invalidated { what, .. } => Some(what.walks_restarted),
+            _ => None,
+        });
+        assert_eq!(restarted, Some(expected));
+        let progress = world.unit.advance(walk, Some(old), &mut Plain);
+        let ended = match progress {
+            Progress::Done(translation) => translation.pa,
+            _ => world.drive(walk, &mut Plain).translation().pa,
+        };
+        assert_eq!(ended, if expected == 1 { iommu_model::Pa(0x9000) } else { PAGE });
+    }
+}

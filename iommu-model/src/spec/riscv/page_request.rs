@@ -2,6 +2,8 @@
 
 use bitfield_struct::bitfield;
 
+/// PCIe message code of a page request: iotval of its fault record.
+pub const PAGE_REQUEST_CODE: u64 = 0x04;
 /// Bytes of a record.
 pub const PAGE_REQUEST_BYTES: u64 = 16;
 
