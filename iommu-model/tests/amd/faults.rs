@@ -7,7 +7,7 @@ use iommu_model::spec::amd::device_table::{DeviceEntryLow, HAD_ACCESSED, HAD_ACC
 use iommu_model::spec::amd::event::{EventCode, EventFlags};
 use iommu_model::spec::amd::host_table::{HostEntry, NEXT_SIZED};
 use iommu_model::spec::amd::register::DeviceTableBase;
-use iommu_model::{Access, Iova, Pa, Params, Pasid, Progress};
+use iommu_model::{Access, Bdf, Iova, Pa, Params, Pasid, Progress, Request};
 
 const NONE: EventFlags = EventFlags::new();
 const PRESENT: EventFlags = NONE.with_present(true);
@@ -240,4 +240,32 @@ fn a_request_with_pasid_needs_guest_translation() {
     let (mut bench, _) = Bench::mapped();
     let ended = bench.access_pasid(IOVA, Access::Read, Pasid(7));
     ended.expect_event(EventCode::INVALID_DEVICE_REQUEST, NONE.with_guest(true));
+}
+
+#[test]
+fn the_first_device_beyond_the_table_is_beyond_it() {
+    // One page of 128 entries.
+    let mut bench = Bench::new();
+    let frame = bench.tables.device_table.pfn().0;
+    bench.write(Register::DeviceTableBase, DeviceTableBase::new().with_frame(frame).with_size(0).into_bits());
+    let mut from = |source| bench.run(Request { source: Bdf(source), ..Bench::request(IOVA, Access::Read) }).progress;
+    assert!(matches!(from(127), Progress::Done(_)));
+    assert!(matches!(from(128), Progress::Fault(_)));
+}
+
+#[test]
+fn an_event_without_gn_names_no_pasid() {
+    let (mut bench, _) = Bench::mapped();
+    bench.memory.end = Some(bench.device_pa());
+    bench.access_pasid(IOVA, Access::Read, Pasid(0x1_2345)).expect_event(EventCode::DEVICE_TABLE_HARDWARE, NONE.with_hardware(2));
+    let (word, _) = bench.run_events()[0];
+    assert_eq!((word.domain_or_pasid(), word.pasid_high()), (0, 0));
+}
+
+#[test]
+fn an_event_with_gn_names_all_bits_of_the_pasid() {
+    let (mut bench, _) = Bench::mapped();
+    bench.access_pasid(IOVA, Access::Read, Pasid(0x1_2345));
+    let (word, _) = bench.run_events()[0];
+    assert_eq!((word.code(), word.domain_or_pasid(), word.pasid_high()), (8, 0x2345, 1));
 }

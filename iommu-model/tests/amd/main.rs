@@ -3,5 +3,10 @@
 mod commands;
 mod events;
 mod faults;
+mod guest;
+mod hostile;
+mod in_flight;
+mod races;
+mod registers;
 mod support;
 mod walks;

@@ -1,10 +1,11 @@
 //! Host page tables: levels, sizes, permissions, and what a walk fetches.
 
 use super::support::tables::{host_device, open, shift_of};
-use super::support::{Bench, DEVICE, DOMAIN, IOVA, PAGE};
+use super::support::{Bench, DEVICE, DOMAIN, IOVA, PAGE, Scripted};
+use iommu_model::amd::Capabilities;
 use iommu_model::spec::amd::device_table::{DeviceEntryLow, HAD_ACCESSED, HAD_ACCESSED_DIRTY};
 use iommu_model::spec::amd::host_table::HostEntry;
-use iommu_model::{Access, CacheHit, FetchKind, Iova, Pa, Progress, Request};
+use iommu_model::{Access, CacheHit, FetchKind, Geometry, Iova, PAGE_SIZE, Pa, Params, Progress, Question, Request};
 
 #[test]
 fn a_walk_fetches_the_device_entry_and_one_entry_a_level() {
@@ -200,4 +201,70 @@ fn one_call_answers_what_two_look_ups_would() {
     let translation = bench.unit.translate_cached(&request).expect("it is cached");
     assert_eq!(translation, *stepped.run(request).translation());
     assert_eq!(*bench.unit.last_provenance(), *stepped.unit.last_provenance());
+}
+
+#[test]
+fn a_translation_that_a_write_found_grants_reads_only_if_every_level_does() {
+    for level in 1..=4 {
+        let (mut bench, _) = Bench::mapped();
+        let pa = bench.host_entry(IOVA, level);
+        let entry = HostEntry::from_bits(bench.memory.read(pa));
+        bench.memory.write(pa, entry.with_read(false).into_bits());
+        assert!(!bench.store(IOVA).translation().readable, "level {level}");
+        // From the TLB, and by way of the cached entries above.
+        assert!(matches!(bench.read(IOVA).progress, Progress::Fault(_)));
+        bench.unit.drop_cached(1);
+        assert!(matches!(bench.read(IOVA).progress, Progress::Fault(_)));
+    }
+}
+
+#[test]
+fn a_cached_denial_may_be_walked_again() {
+    let (mut bench, leaf) = Bench::mapped();
+    let word = bench.memory.read(leaf);
+    bench.memory.write(leaf, HostEntry::from_bits(word).with_write(false).into_bits());
+    bench.read(IOVA);
+    bench.memory.write(leaf, word);
+    assert!(matches!(bench.store(IOVA).progress, Progress::Fault(_)), "the denial is cached");
+    let mut again = Scripted::new(|question| question == Question::RewalkDenied, 1);
+    let ended = bench.run_with(Bench::request(IOVA, Access::Write), &mut again);
+    assert_eq!((ended.pa(), ended.fetched.len(), again.asked), (PAGE, 1, 1));
+}
+
+#[test]
+fn who_has_to_leave_a_full_cache_is_asked() {
+    let params = Params { iotlb: Geometry::fully_associative(2), ..Params::default() };
+    for (answer, survivor) in [(0, 1), (1, 0)] {
+        let (mut bench, _) = Bench::mapped_with(Capabilities::default(), params.clone());
+        let root = bench.host_root();
+        let pages: Vec<Iova> = (0..3).map(|n| IOVA.offset(n * PAGE_SIZE)).collect();
+        for &page in &pages {
+            bench.tables.map_host(&mut bench.memory, root, page, PAGE, 12);
+        }
+        let mut evicts = Scripted::new(|question| matches!(question, Question::EvictIotlb { ways: 2 }), answer);
+        for &page in &pages {
+            bench.run_with(Bench::request(page, Access::Read), &mut evicts);
+        }
+        assert_eq!(evicts.asked, 1);
+        let left: Vec<Iova> = bench.unit.caches().tlb().map(|entry| entry.page).collect();
+        assert_eq!(left, [pages[survivor], pages[2]]);
+    }
+}
+
+#[test]
+fn pages_of_two_sizes_at_one_address_are_chosen_from() {
+    let mut bench = Bench::new();
+    let root = (bench.tables.frame(), 4);
+    bench.attach(host_device(root, DOMAIN.0));
+    let iova = Iova(0x20_0000);
+    bench.tables.map_host(&mut bench.memory, root, iova, PAGE, 12);
+    bench.read(iova);
+    // Software puts a large page in its place, and touches its second half first.
+    let pa = bench.tables.host_entry(&mut bench.memory, root, iova, 2);
+    bench.memory.write(pa, open(0).with_frame(0x400).into_bits());
+    bench.invalidate(&[super::support::commands::page(DOMAIN, iova.offset(0x1000)).with_directories(true).into_bits()]);
+    bench.read(iova.offset(0x1000));
+    assert_eq!(bench.read(iova).pa(), PAGE, "the smaller page");
+    let mut larger = Scripted::new(|question| question == Question::ChooseIotlb { ways: 2 }, 1);
+    assert_eq!(bench.run_with(Bench::request(iova, Access::Read), &mut larger).pa(), Pa(0x40_0000));
 }

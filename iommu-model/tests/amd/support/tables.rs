@@ -35,6 +35,11 @@ impl Tables {
         Pfn(self.next - 1).pa()
     }
 
+    /// Every frame handed out so far.
+    pub(crate) fn frames(&self) -> impl Iterator<Item = Pa> + use<> {
+        (self.device_table.pfn().0 + DEVICE_TABLE_FRAMES..self.next).map(|frame| Pfn(frame).pa())
+    }
+
     pub(crate) fn device_entry_pa(&self, device: Bdf) -> Pa {
         self.device_table.offset(u64::from(device.0) * DEVICE_ENTRY_BYTES)
     }
