@@ -32,6 +32,11 @@ const DEVICE_RESERVED: Difference = Difference {
     reason: "QEMU does not look at HAD, nor at what belongs to guest translation",
     side: Side::Model,
 };
+const INVALID_RESERVED: Difference = Difference {
+    name: "reserved bits with V clear",
+    reason: "QEMU refuses them (1) though nothing else counts where V is clear",
+    side: Side::Model,
+};
 const INTERRUPT_RESERVED: Difference = Difference {
     name: "interrupt half of a device table entry",
     reason: "QEMU refuses reserved bits there (1) though IV is clear",
@@ -54,11 +59,12 @@ const OVERSIZED: Difference = Difference {
 const INTERRUPT_RANGE: Difference =
     Difference { name: "output in the interrupt range", reason: "QEMU does not look at it", side: Side::Open };
 
-pub(super) const ALL: [Difference; 11] = [
+pub(super) const ALL: [Difference; 12] = [
     RESERVED,
     WIDTH,
     WIDTH_FIRST,
     DEVICE_RESERVED,
+    INVALID_RESERVED,
     INTERRUPT_RESERVED,
     SILENT_DEVICE,
     RIGHTS,
@@ -82,10 +88,6 @@ pub(super) fn explain(amd: &mut Amd, request: Request, image: &mut TableMemory, 
     amd.translate(request, image);
     if let Some(why) = by_device(request, &image.trail, theirs) {
         return Some(why);
-    }
-    let (low, _) = device_entry(&image.trail)?;
-    if ours == Outcome::Silent && low.suppress_all() && matches!(theirs, Outcome::Blocked(_)) {
-        return Some(SUPPRESSED);
     }
     let page_fault = Outcome::Blocked(u16::from(EventCode::PAGE_FAULT.0));
     if ours == page_fault && matches!(theirs, Outcome::Passed(_)) && lacks_right_above_leaf(request, &image.trail) {
@@ -162,24 +164,33 @@ fn by_device(request: Request, trail: &[Word], theirs: Outcome) -> Option<Differ
     if silent && low.valid() && (!low.translation_valid() || low.mode() == 7) {
         return Some(SILENT_DEVICE);
     }
+    if illegal && !low.valid() {
+        return Some(INVALID_RESERVED);
+    }
     (illegal && high.into_bits() != 0).then_some(INTERRUPT_RESERVED)
 }
 
 /// Takes the check away that the model's last answer came from.
 fn heal(request: &mut Request, image: &mut TableMemory, ours: Outcome, theirs: Outcome) -> Option<Difference> {
-    let Outcome::Blocked(code) = ours else { return None };
     let (low, _) = device_entry(&image.trail)?;
     let (device, nr_words) = (image.trail[0].0, image.trail.len());
     let mut amend_device = |entry: DeviceEntryLow| {
         image.amend(device, entry.into_bits() as u64);
         image.amend(device + 8, (entry.into_bits() >> 64) as u64);
     };
+    if ours == Outcome::Silent && low.suppress_all() {
+        amend_device(low.with_suppress_all(false));
+        return Some(SUPPRESSED);
+    }
+    let Outcome::Blocked(code) = ours else { return None };
     match EventCode(code as u8) {
         EventCode::ILLEGAL_DEVICE_ENTRY => {
-            let legal = low.with_reserved_2(0).with_host_access_dirty(0).with_reserved_63(false).with_guest_root(0).with_guest_levels(0);
-            let legal = legal.with_guest_valid(false).with_guest_io_valid(false).with_page_requests(false).with_page_response_pasid(false);
-            amend_device(legal.with_secure_ats(false));
-            (legal.with_secure_ats(false) != low).then_some(DEVICE_RESERVED)
+            // What has nothing to do with host translation.
+            let legal = DeviceEntryLow::new().with_valid(low.valid()).with_translation_valid(low.translation_valid());
+            let legal = legal.with_mode(low.mode()).with_root(low.root()).with_read(low.read()).with_write(low.write());
+            let legal = legal.with_domain(low.domain());
+            amend_device(legal);
+            (legal != low).then_some(DEVICE_RESERVED)
         }
         EventCode::PAGE_TABLE_HARDWARE if nr_words == 4 && theirs == Outcome::Blocked(u16::from(EventCode::PAGE_FAULT.0)) => {
             amend_device(low.with_root(LAYOUT.pool >> 12));
