@@ -40,8 +40,8 @@ const PROCESS_LOAD: Difference = Difference {
     side: Side::Model,
 };
 const GUEST_USER: Difference = Difference {
-    name: "U of a second-stage page",
-    reason: "QEMU does not look at U where the second stage maps a process directory",
+    name: "U and A of a second-stage page",
+    reason: "QEMU does not look at them where the second stage maps a process directory",
     side: Side::Model,
 };
 const PROCESS_MODE: Difference = Difference {
@@ -231,8 +231,8 @@ fn heal(riscv: &Riscv, request: &mut Request, image: &mut TableMemory, ours: Out
                 return Some(ENTRY_RESERVED);
             }
             let leaf = entry.valid() && (entry.read() || entry.execute());
-            if leaf && !entry.user() && matches!(cause(ours)?, Cause::READ_GUEST_PAGE | Cause::WRITE_GUEST_PAGE) {
-                image.amend(pa, entry.with_user(true).into_bits());
+            if leaf && !(entry.user() && entry.accessed()) && matches!(cause(ours)?, Cause::READ_GUEST_PAGE | Cause::WRITE_GUEST_PAGE) {
+                image.amend(pa, entry.with_user(true).with_accessed(true).into_bits());
                 return Some(GUEST_USER);
             }
             if entry.napot() {
