@@ -9,6 +9,7 @@
 //! - IR and IW gate every access, with or without tables.
 
 use super::cache::device::DeviceCached;
+use super::capability::Capabilities;
 use super::device_entry::{DeviceEntry, HostTranslation};
 use super::unit::Unit;
 use super::walk::Step;
@@ -16,14 +17,12 @@ use crate::addr::{PAGE_SIZE, Pa, Pasid, Pfn};
 use crate::decision::Decisions;
 use crate::provenance::ProvenanceId;
 use crate::request::{Access, CacheKind, Progress, Request};
+use crate::spec::amd::address::{INTERRUPT_RANGE_FIRST, INTERRUPT_RANGE_LAST};
+use crate::spec::amd::control::Control;
 use crate::spec::amd::device_table::DEVICE_ENTRY_BYTES;
 use crate::spec::amd::event::{EventCode, EventFlags};
 use crate::spec::amd::guest_table::{LEVEL_BITS, PASID_BITS};
-
-/// First address of the range where writes are interrupts.
-const INTERRUPT_FIRST: u64 = 0xfee0_0000;
-/// Last one.
-const INTERRUPT_LAST: u64 = 0xfeef_ffff;
+use crate::spec::amd::register::{ExclusionBase, ExclusionLimit};
 
 /// What follows once the device table entry is known.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -39,7 +38,7 @@ pub(crate) enum After {
 /// Whether a request is an interrupt.
 #[inline]
 pub(crate) fn is_interrupt(request: &Request) -> bool {
-    request.access == Access::Write && (INTERRUPT_FIRST..=INTERRUPT_LAST).contains(&request.iova.0)
+    request.access == Access::Write && (INTERRUPT_RANGE_FIRST..=INTERRUPT_RANGE_LAST).contains(&request.iova.0)
 }
 
 impl Unit {
@@ -115,11 +114,10 @@ impl Unit {
     /// What the entry says before any table is read. The walk holds it from now on.
     #[inline]
     fn enter_device(&mut self, slot: usize) -> After {
+        let rules = Rules { cap: &self.cap, control: self.control, exclusion: self.exclusion, exclusion_limit: self.exclusion_limit };
         let walk = self.walkers.at(slot);
         walk.has_device = true;
-        let (request, device) = (walk.request, walk.device);
-        let (pasid, after) = self.judge(&request, &device);
-        let walk = self.walkers.at(slot);
+        let (pasid, after) = rules.judge(&walk.request, &walk.device);
         walk.pasid = pasid;
         if pasid.is_some() {
             // Each host walk inside the guest's starts from these.
@@ -130,7 +128,17 @@ impl Unit {
         }
         after
     }
+}
 
+/// What of the unit's state a device table entry is judged by.
+pub(crate) struct Rules<'a> {
+    pub(crate) cap: &'a Capabilities,
+    pub(crate) control: Control,
+    pub(crate) exclusion: ExclusionBase,
+    pub(crate) exclusion_limit: ExclusionLimit,
+}
+
+impl Rules<'_> {
     /// The PASID of guest translation, and what follows.
     #[inline]
     pub(crate) fn judge(&self, request: &Request, device: &DeviceEntry) -> (Option<Pasid>, After) {

@@ -4,7 +4,10 @@ use super::unit::Unit;
 use crate::addr::Pa;
 use crate::decision::Decisions;
 use crate::request::{Fault, FaultInfo, Message, Progress};
-use crate::spec::amd::event::{EventCode, EventFlags, EventWord, HARDWARE_DATA_ERROR, HARDWARE_TARGET_ABORT};
+use crate::spec::amd::event::{
+    EventCode, EventFlags, EventWord, HARDWARE_DATA_ERROR, HARDWARE_TARGET_ABORT, ILLEGAL_ENTRY_RESERVED_LOW, PASID_HIGH_MASK,
+    PASID_LOW_BITS,
+};
 
 /// An event that blocked a request.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -14,11 +17,6 @@ pub struct Event {
     /// Its flags.
     pub flags: EventFlags,
 }
-
-/// Low address bits that ILLEGAL_DEV_TABLE_ENTRY does not report.
-const ILLEGAL_ENTRY_LOW_BITS: u64 = 3;
-/// Bits of a PASID in the second field of an event.
-const PASID_LOW_BITS: u32 = 16;
 
 impl Unit {
     /// Ends the walk with an event. `spent` is the cost of the step before it failed. A page fault is not logged if the device
@@ -41,7 +39,7 @@ impl Unit {
         let is_guest = walk.pasid.is_some() && code != EventCode::DEVICE_TABLE_HARDWARE;
         flags = flags.with_guest(flags.guest() || is_guest).with_user(is_guest && code == EventCode::PAGE_FAULT);
         let address = match code {
-            EventCode::ILLEGAL_DEVICE_ENTRY => request.iova.0 & !ILLEGAL_ENTRY_LOW_BITS,
+            EventCode::ILLEGAL_DEVICE_ENTRY => request.iova.0 & !ILLEGAL_ENTRY_RESERVED_LOW,
             _ if is_hardware => walk.pending_pa.0,
             _ => request.iova.0,
         };
@@ -49,7 +47,7 @@ impl Unit {
         let pasid = pasid.filter(|_| flags.guest()).map(|pasid| pasid.0);
         let word = EventWord::new()
             .with_device(request.source.0)
-            .with_pasid_high(pasid.map_or(0, |pasid| (pasid >> PASID_LOW_BITS) as u8 & 0xf))
+            .with_pasid_high(pasid.map_or(0, |pasid| (pasid >> PASID_LOW_BITS & PASID_HIGH_MASK) as u8))
             .with_domain_or_pasid(pasid.map_or(domain, |pasid| pasid as u16))
             .with_flags(flags.into_bits())
             .with_code(code.0);

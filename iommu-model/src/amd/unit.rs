@@ -3,7 +3,7 @@
 use super::cache::Caches;
 use super::capability::Capabilities;
 use super::command_buffer::CommandBuffer;
-use super::device_walk::{After, is_interrupt};
+use super::device_walk::{After, Rules, is_interrupt};
 use super::event_log::EventLog;
 use super::registers::MessageRegisters;
 use super::walk::{Step, WalkView};
@@ -144,8 +144,9 @@ impl Unit {
         if !self.control.enable() || is_interrupt(request) || self.walkers.would_wait(request, self.params.merge_same_page) {
             return None;
         }
-        let device = self.caches.devices.peek(request.source)?.entry;
-        let (None, After::Translate) = self.judge(request, &device) else { return None };
+        let device = &self.caches.devices.peek(request.source)?.entry;
+        let rules = Rules { cap: &self.cap, control: self.control, exclusion: self.exclusion, exclusion_limit: self.exclusion_limit };
+        let (None, After::Translate) = rules.judge(request, device) else { return None };
         let place = self.caches.tlb.find_one(super::cache::space::Space::Host(device.domain), request.iova.0)?;
         let entry = self.caches.tlb.get(place);
         if !entry.serves(request.access) {

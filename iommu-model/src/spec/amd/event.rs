@@ -114,4 +114,11 @@ pub struct EventWord {
     pub code: u8,
 }
 
+/// Bits of a PASID in [`EventWord::domain_or_pasid`]; the rest is in [`EventWord::pasid_high`].
+pub const PASID_LOW_BITS: u32 = 16;
+/// What of a PASID without its low bits finds room in [`EventWord::pasid_high`].
+pub const PASID_HIGH_MASK: u32 = (1 << EventWord::PASID_HIGH_BITS) - 1;
+/// Low address bits that are reserved in ILLEGAL_DEV_TABLE_ENTRY. VB.
+pub const ILLEGAL_ENTRY_RESERVED_LOW: u64 = 3;
+
 const _: () = assert!(EventWord::FLAGS_OFFSET == 48 && EventFlags::WRITE_OFFSET == 53 - 48 && EventFlags::HARDWARE_OFFSET == 57 - 48);
