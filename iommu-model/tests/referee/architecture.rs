@@ -80,6 +80,12 @@ pub(crate) trait Architecture {
     /// Programs devices and the IOMMU after power-on: tables that lead from `service_iova` to the mailbox in place, translation on.
     fn boot(&mut self, qemu: &mut Qemu) -> io::Result<()>;
 
+    /// Makes RAM outside the pool and the data pages what `boot` has made it.
+    fn restore(&self, qemu: &Qemu) -> io::Result<()> {
+        let _ = qemu;
+        Ok(())
+    }
+
     /// The address at which the service tables map the layout's mailbox.
     fn service_iova(&self) -> u64;
 

@@ -28,7 +28,9 @@
 //! | `vtd` | Intel VT-d |
 //! | `smmu` | Arm SMMUv3 |
 //! | `riscv` | the RISC-V IOMMU |
+//! | `amd` | AMD-Vi |
 
+mod amd;
 mod architecture;
 mod claims;
 mod dice;
@@ -61,6 +63,7 @@ struct Family {
 }
 
 const VTD: Family = Family { name: "vtd", configurations: vtd::configurations };
+const AMD: Family = Family { name: "amd", configurations: amd::configurations };
 const RISCV: Family = Family { name: "riscv", configurations: riscv::configurations };
 const SMMU: Family = Family { name: "smmu", configurations: smmu::configurations };
 
@@ -198,6 +201,16 @@ fn qemu_agrees_with_the_riscv_iommu() {
 #[test]
 fn the_riscv_iommu_says_what_qemu_said_when_the_vectors_were_recorded() {
     check_vectors(&RISCV);
+}
+
+#[test]
+fn qemu_agrees_with_the_amd_unit() {
+    referee(&AMD);
+}
+
+#[test]
+fn the_amd_unit_says_what_qemu_said_when_the_vectors_were_recorded() {
+    check_vectors(&AMD);
 }
 
 #[test]

@@ -16,7 +16,7 @@ use iommu_model::spec::riscv::process_context::ProcessAttributes;
 
 const DEVICE_RESERVED: Difference = Difference {
     name: "reserved bits of a device context",
-    reason: "QEMU does not look at them, nor at the alignment of the second stage's root",
+    reason: "QEMU does not look at them, nor at the alignment of the second stage's root, nor at SADE and GADE of an unused stage",
     side: Side::Model,
 };
 const DIRECTORY_RESERVED: Difference =
@@ -37,6 +37,11 @@ const WIDTH: Difference = Difference {
 const PROCESS_LOAD: Difference = Difference {
     name: "process directory beyond the second stage",
     reason: "QEMU reports a load access fault (265) where the second stage refuses the directory's address (20, 21, 23)",
+    side: Side::Model,
+};
+const GUEST_USER: Difference = Difference {
+    name: "U and A of a second-stage page",
+    reason: "QEMU does not look at them where the second stage maps a process directory",
     side: Side::Model,
 };
 const PROCESS_MODE: Difference = Difference {
@@ -63,7 +68,7 @@ const IMPLICIT_WRITE: Difference = Difference {
     side: Side::Model,
 };
 
-pub(super) const ALL: [Difference; 12] = [
+pub(super) const ALL: [Difference; 13] = [
     DEVICE_RESERVED,
     DIRECTORY_RESERVED,
     PROCESS_RESERVED,
@@ -72,6 +77,7 @@ pub(super) const ALL: [Difference; 12] = [
     WIDTH,
     PROCESS_LOAD,
     PROCESS_MODE,
+    GUEST_USER,
     DEVICE_MODE,
     NARROW,
     UNUSED_DIRECTORY,
@@ -99,6 +105,12 @@ pub(super) fn explain(riscv: &mut Riscv, request: Request, image: &mut TableMemo
     let control = image.trail.get(riscv.shared_words() - WORDS_MAX).map_or(0, |(_, word)| *word);
     if cause(ours) == Some(Cause::DDT_MISCONFIGURED) && TranslationControl::from_bits(control).narrow() {
         return Some(NARROW);
+    }
+    if let Some(canonical) = canonical(riscv, request, image)
+        && cause(theirs) == Some(Cause::WRITE_GUEST_PAGE)
+        && implicit_write_faults(riscv, canonical, image, theirs)
+    {
+        return Some(WIDTH);
     }
     let before = image.image();
     [Reserved::Ignored, Reserved::Address].into_iter().find_map(|reserved| {
@@ -218,22 +230,34 @@ fn heal(riscv: &Riscv, request: &mut Request, image: &mut TableMemory, ours: Out
                 image.amend(pa, healed.into_bits());
                 return Some(ENTRY_RESERVED);
             }
+            let leaf = entry.valid() && (entry.read() || entry.execute());
+            if leaf && !(entry.user() && entry.accessed()) && matches!(cause(ours)?, Cause::READ_GUEST_PAGE | Cause::WRITE_GUEST_PAGE) {
+                image.amend(pa, entry.with_user(true).with_accessed(true).into_bits());
+                return Some(GUEST_USER);
+            }
             if entry.napot() {
                 image.amend(pa, entry.with_napot(false).into_bits());
                 return Some(NAPOT);
             }
-            let bits = match TablePointer::from_bits(image.trail.get(context + 3)?.1).mode() {
-                MODE_SV39 => 39,
-                MODE_SV48 => 48,
-                MODE_SV57 => 57,
-                _ => return None,
-            };
-            let unused = u64::BITS - bits;
-            let canonical = ((request.iova << unused) as i64 >> unused) as u64;
-            (core::mem::replace(&mut request.iova, canonical) != canonical && riscv.mode.stages == Stages::Nested).then_some(WIDTH)
+            *request = canonical(riscv, *request, image)?;
+            Some(WIDTH)
         }
         _ => None,
     }
+}
+
+/// The request with its address made one of the first stage, if it is none and there is a second stage.
+fn canonical(riscv: &Riscv, request: Request, image: &TableMemory) -> Option<Request> {
+    let pointer = image.trail.get(riscv.shared_words() - WORDS_MAX + 3)?.1;
+    let bits = match TablePointer::from_bits(pointer).mode() {
+        MODE_SV39 => 39,
+        MODE_SV48 => 48,
+        MODE_SV57 => 57,
+        _ => return None,
+    };
+    let unused = u64::BITS - bits;
+    let iova = ((request.iova << unused) as i64 >> unused) as u64;
+    (iova != request.iova && riscv.mode.stages == Stages::Nested).then_some(Request { iova, ..request })
 }
 
 fn heal_directory(image: &mut TableMemory) -> Option<Difference> {
@@ -246,7 +270,7 @@ fn heal_directory(image: &mut TableMemory) -> Option<Difference> {
 /// A device context without what is reserved.
 fn healed_context(words: &[Word]) -> [u64; WORDS_MAX] {
     let control = TranslationControl::from_bits(words[0].1).with_reserved_12(0).with_reserved_32(0);
-    let control = control.with_first_stage_update(false);
+    let control = control.with_first_stage_update(false).with_second_stage_update(false);
     let second = SecondStagePointer::from_bits(words[1].1);
     let attributes = TranslationAttributes::from_bits(words[2].1).with_reserved_0(0).with_reserved_32(0).with_rcid(0).with_mcid(0);
     let first = TablePointer::from_bits(words[3].1).with_reserved(0);

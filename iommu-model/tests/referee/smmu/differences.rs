@@ -301,7 +301,8 @@ fn heal(smmu: &Smmu, image: &mut TableMemory, ours: Outcome) -> Option<Differenc
 
 /// The first words of entries of 64 bytes in a trail: the STE, then the CD.
 fn wide_entries(trail: &[Word]) -> impl Iterator<Item = &[Word]> {
-    let is_wide = |words: &&[Word]| words[0].0 % 64 == 0 && words.iter().enumerate().all(|(n, (pa, _))| *pa == words[0].0 + 8 * n as u64);
+    let is_wide =
+        |words: &&[Word]| words[0].0.is_multiple_of(64) && words.iter().enumerate().all(|(n, (pa, _))| *pa == words[0].0 + 8 * n as u64);
     trail.windows(WORDS_MAX).filter(is_wide)
 }
 
