@@ -112,6 +112,11 @@ pub(super) fn explain(riscv: &mut Riscv, request: Request, image: &mut TableMemo
     {
         return Some(WIDTH);
     }
+    let silent = matches!(theirs, Outcome::Passed(pa) if request.write || pa == 0);
+    if silent && cause(ours) == Some(Cause::DDT_MISCONFIGURED) && TranslationControl::from_bits(control).disable_faults() {
+        // DTF silences a fault of the process directory, but not one of the device context.
+        return Some(PROCESS_MODE);
+    }
     let before = image.image();
     [Reserved::Ignored, Reserved::Address].into_iter().find_map(|reserved| {
         before.iter().for_each(|(pa, word)| image.amend(*pa, *word));

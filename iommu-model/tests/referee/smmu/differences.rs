@@ -73,6 +73,11 @@ const CONTEXT_POINTER: Difference = Difference {
 };
 const STAGE_2_INPUT: Difference =
     Difference { name: "input of stage 2 larger than its output", reason: "QEMU refuses such an STE (0x04)", side: Side::Open };
+const STAGE_2_FLAGS: Difference = Difference {
+    name: "flags that the SMMU does not have",
+    reason: "QEMU does not refuse an STE for S2HA, S2HD, S2S or S2ENDI (0x04)",
+    side: Side::Model,
+};
 const BOTH_BASES: Difference = Difference {
     name: "both table bases at once",
     reason: "nested, QEMU translates TTB0 and TTB1 when it reads the CD: what stage 2 says to either ends every request",
@@ -84,7 +89,7 @@ const CONCATENATED: Difference = Difference {
     side: Side::Model,
 };
 
-pub(super) const ALL: [Difference; 15] = [
+pub(super) const ALL: [Difference; 16] = [
     NESTED_STAGE,
     CONTEXTS,
     SPAN,
@@ -98,6 +103,7 @@ pub(super) const ALL: [Difference; 15] = [
     RECORD,
     CONTEXT_POINTER,
     STAGE_2_INPUT,
+    STAGE_2_FLAGS,
     BOTH_BASES,
     CONCATENATED,
 ];
@@ -142,7 +148,13 @@ fn other_base_faults(smmu: &mut Smmu, request: Request, image: &mut TableMemory,
     let trail = image.trail.clone();
     let found = [0, !0xfff].into_iter().any(|iova| {
         smmu.reset();
-        let other = smmu.translate(Request { iova, ..request }, image).outcome;
+        let other = Request { iova, ..request };
+        smmu.translate(other, image);
+        for (pa, first) in beyond_first_table(smmu, &image.trail) {
+            image.amend(pa, image.read(first));
+        }
+        smmu.reset();
+        let other = smmu.translate(other, image).outcome;
         other == theirs || (other == Outcome::Silent && (request.write || theirs == Outcome::Passed(0)) && event(theirs).is_none())
     });
     image.trail = trail;
@@ -278,6 +290,13 @@ fn heal(smmu: &Smmu, image: &mut TableMemory, ours: Outcome) -> Option<Differenc
             Some(ADDRESS_SIZE)
         }
         Outcome::Blocked(_) if event(ours) == Some(EventId::BAD_STREAM_ENTRY) => {
+            let (place, word) = stream_entry(smmu, &image.trail)?[2];
+            let third = StreamEntry2::from_bits(word);
+            let plain = third.with_hardware_dirty(false).with_hardware_access(false).with_stall(false).with_big_endian(false);
+            if plain != third {
+                image.amend(place, plain.into_bits());
+                return Some(STAGE_2_FLAGS);
+            }
             let (pa, word) = stream_entry(smmu, &image.trail)?[0];
             let entry = StreamEntry0::from_bits(word);
             image.amend(pa, entry.with_context(LAYOUT.void >> 6).into_bits());
