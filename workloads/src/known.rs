@@ -27,9 +27,6 @@ pub struct Known {
     pub mark: Option<Mark>,
 }
 
-/// A failing id allocation in the VT-d driver.
-const DOMAIN_ID_RESERVATION: Failure = Failure::in_callee(callee::IDA);
-
 const ALL_REVISIONS: &[&str] = &["v1", "v2", "tip", "tip-reclaim"];
 
 /// The list.
@@ -68,8 +65,8 @@ pub const LISTED: &[Known] = &[
         property: "I9",
         title: "domain-id-in-use-is-given-out",
         functions: &[],
-        injected: &[DOMAIN_ID_RESERVATION],
-        mark: None,
+        injected: &[],
+        mark: Some(Mark::DomainIdNotReserved),
     },
     Known {
         id: "F3",
@@ -77,8 +74,8 @@ pub const LISTED: &[Known] = &[
         property: "I3",
         title: "dma-read-lands-outside-mapping",
         functions: &[],
-        injected: &[DOMAIN_ID_RESERVATION],
-        mark: None,
+        injected: &[],
+        mark: Some(Mark::DomainIdNotReserved),
     },
     Known {
         id: "F3",
@@ -86,8 +83,17 @@ pub const LISTED: &[Known] = &[
         property: "I3",
         title: "dma-write-lands-outside-mapping",
         functions: &[],
-        injected: &[DOMAIN_ID_RESERVATION],
-        mark: None,
+        injected: &[],
+        mark: Some(Mark::DomainIdNotReserved),
+    },
+    Known {
+        id: "F3",
+        kernels: ALL_REVISIONS,
+        property: "availability",
+        title: "valid-mapping-faults-after-the-jump",
+        functions: &[],
+        injected: &[],
+        mark: Some(Mark::DomainIdNotReserved),
     },
     Known {
         id: "F4",

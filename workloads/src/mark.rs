@@ -57,6 +57,8 @@ marks! {
     CalleeFailed = "fault-callee";
     /// A domain was replaced hitlessly in the incoming kernel.
     DomainReplaced = "domain-replaced";
+    /// The id of a preserved domain could not be reserved, and the failure was ignored.
+    DomainIdNotReserved = "domain-id-not-reserved";
     /// A device came up without its restored domain: its probe failed, or fell back to the default domain.
     DeviceNotRestored = "device-not-restored";
 }

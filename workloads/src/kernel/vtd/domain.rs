@@ -20,6 +20,7 @@ use super::{IntelIommu, cache, cap, context, iommu_of, seq_id};
 use crate::callee;
 use crate::defect::Defect;
 use crate::errno::{EINVAL, ENOMEM, ENOSPC, Errno};
+use crate::mark::Mark;
 use crate::revision::Iommu;
 use crate::tag;
 use crate::verb;
@@ -110,6 +111,7 @@ pub async fn reserve_domain_id(t: &Task, iommu: Ptr<IntelIommu>, did: u16) {
         return;
     }
     if callee_fails(t, callee::IDA) {
+        t.mark(Mark::DomainIdNotReserved);
         return;
     }
     let bit = 1u64 << (did % 64);
