@@ -52,9 +52,9 @@ pub(super) async fn issue(machine: Rc<Machine>, index: usize) {
                     device.posted.borrow_mut().push_back(Posted { serial, iova, pa, value });
                     core.wake(device.queue());
                 } else {
-                    device.reading.set(true);
+                    device.reading.set(Some(serial));
                     core.step(Op::new(OpKind::DmaRead, Object(pa.0), 8)).await;
-                    device.reading.set(false);
+                    device.reading.set(None);
                     core.wake(device.queue());
                     match machine.read_words(pa, 1) {
                         Some([value, _]) => machine.emit(EventKind::DmaRead { device: device.id, serial, iova, pa, value }),

@@ -54,7 +54,7 @@ pub struct Device {
     ranges: RefCell<Vec<DmaRange>>,
     posted: RefCell<VecDeque<Posted>>,
     serial: Cell<u32>,
-    reading: Cell<bool>,
+    reading: Cell<Option<u32>>,
 }
 
 /// Most writes of one device in flight.
@@ -70,7 +70,7 @@ impl Device {
             ranges: RefCell::new(Vec::new()),
             posted: RefCell::new(VecDeque::with_capacity(POSTED_MAX)),
             serial: Cell::new(0),
-            reading: Cell::new(false),
+            reading: Cell::new(None),
         }
     }
 

@@ -126,7 +126,9 @@ async fn drain(machine: &Machine, id: UnitId, reads: bool, writes: bool) {
                 machine.core.block(device.queue()).await;
             }
         }
-        while reads && device.reading.get() {
+        // Only the read that is under way now: a device that never pauses would hold the drain for ever.
+        let under_way = device.reading.get().filter(|_| reads);
+        while under_way.is_some() && device.reading.get() == under_way {
             machine.core.block(device.queue()).await;
         }
     }

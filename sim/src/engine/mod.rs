@@ -66,8 +66,8 @@ const fn filter_bit(object: Object) -> u64 {
 }
 
 /// Steps that daemons may perform while no finite actor is enabled before the run counts as deadlocked. Generous: a drain
-/// and a wait descriptor take a few dozen.
-const IDLE_STEPS_MAX: u32 = 20_000;
+/// and a wait descriptor take a few dozen, but a search may keep a queue waiting behind many busy devices for a while.
+const IDLE_STEPS_MAX: u32 = 400_000;
 
 impl Engine {
     /// An engine without actors. Spawn through [`Core::spawn`].

@@ -121,7 +121,10 @@ pub fn analyse(history: &History<'_>) -> Cause {
 fn found_at(history: &History<'_>, end: usize) -> usize {
     let step = history.event(end).step;
     let tail = |at: &usize| history.event(*at).step == step;
-    let dma = (0..=end).rev().take_while(tail).find(|&at| request::request_id(&history.event(at).kind).is_some());
+    // Of a step of a CPU, what a device did in it before is another matter.
+    let actor = history.event(end).actor;
+    let same = |at: usize| history.is_hardware(actor) || history.event(at).actor == actor;
+    let dma = (0..=end).rev().take_while(tail).find(|&at| request::request_id(&history.event(at).kind).is_some() && same(at));
     let telling = |at: &usize| {
         !matches!(
             history.event(*at).kind,

@@ -99,14 +99,16 @@ impl<'a> History<'a> {
         self.outcome.actors.get(actor.index()).is_some_and(|known| known.era.is_none())
     }
 
-    /// The last store to a word before `end`, by a CPU or by DMA.
+    /// The last store to a word before `end`, by a CPU or by DMA; none when its memory was handed out anew since.
     pub fn last_writer(&self, word: Pa, end: usize) -> Option<usize> {
-        self.last_before(end, |kind| match *kind {
+        let last = self.last_before(end, |kind| match *kind {
+            EventKind::FramesTaken { pfn, order, .. } => overlap(pfn.pa(), FRAME_BYTES << order, word, 8),
             EventKind::Store { pa, bytes, .. } => overlap(pa, u64::from(bytes), word, 8),
             EventKind::DmaLanded { pa, .. } => overlap(pa, 8, word, 8),
             EventKind::StatusWritten { pa, .. } => overlap(pa, 4, word, 8),
             _ => false,
-        })
+        });
+        last.filter(|&at| !matches!(self.event(at).kind, EventKind::FramesTaken { .. }))
     }
 
     /// The value last written to a register of a unit before `end`.
