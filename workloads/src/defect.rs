@@ -31,6 +31,10 @@ defects! {
     FreeBeforeFlush = "LU-078", "I8", "reverse of ea8ea460c9ac (2014 unmap rework)";
     /// The unmap gather is not flushed at all before the pages are unpinned.
     NoFlushOnUnmap = "flush-missing", "I8", "reverse of the unmap contract, drivers/iommu/iommu.c";
+    /// A table leaves the tree for the allocator while its parent's entry still leads to it.
+    TableEntryKept = "table-entry-kept", "I1", "reverse of clearing the entry of a covered table in __unmap_range()";
+    /// The next array page is read from one that has been freed.
+    NextAfterFree = "next-after-free", "LIFE", "reverse of reading iommu_array_hdr_ser::next before kho_unpreserve_free()";
     /// Two mappers install one intermediate table by plain store.
     TableInstallByStore = "LU-093", "availability", "reverse of 2c3d273eabe8";
     /// The table list of the preserve walk leaves out the last table.
@@ -74,7 +78,7 @@ defects! {
     /// A preserve of an iommufd that fails leaves the address space immutable.
     RollbackKeepsImmutable = "rollback-keeps-immutable", "L1", "reverse of the error path of iommufd_save_hwpt";
     /// A preserve of an iommufd that fails keeps its hold on the HWPT.
-    RollbackLeaksHold = "rollback-leaks-hold", "L1", "reverse of the error path of iommufd preserve";
+    RollbackLeaksHold = "rollback-leaks-hold", "unexplained", "reverse of the error path of iommufd preserve";
     /// A file whose preserve failed stays in the set of preserved files.
     PreserveFdStaysBusy = "preserve-fd-stays-busy", "unexplained", "reverse of the error path of luo_preserve_file";
     /// The restore of a tree leaves out its lowest tables.

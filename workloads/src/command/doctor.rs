@@ -97,7 +97,7 @@ pub(super) fn command(args: &Args, console: &mut Console) -> Result<Exit, Comman
     for one in &caught {
         let name = format!("canary {}", one.canary.defect.id());
         let detail = match one.after {
-            Some(runs) => format!("caught by {} after {runs} runs of {}", one.canary.properties.join(" or "), one.canary.scenario),
+            Some(runs) => format!("caught by {} after {runs} runs of {}", one.canary.defect.oracle(), one.canary.scenario),
             None => format!("not caught in {} runs of {}; found instead: {}", one.canary.runs, one.canary.scenario, one.instead.join("; ")),
         };
         check(console, &name, one.after.is_some(), &detail)?;

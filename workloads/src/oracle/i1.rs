@@ -12,7 +12,7 @@
 //! reached at the jump, because within one kernel only a freed frame can be handed out.
 //!
 //! Cannot see: frames reachable only through another unit's stale root, device TLBs, frames freed under a tag that is neither
-//! table nor pinned. Bad twin: `flush-missing` (I8 sees it first where the translation is cached).
+//! table nor pinned. Bad twin: `table-entry-kept`.
 
 use std::cell::RefCell;
 use std::rc::Rc;

@@ -52,89 +52,69 @@ pub struct OracleInfo {
     pub name: &'static str,
     /// The property in one sentence.
     pub sentence: &'static str,
-    /// The planted bug it must catch; none for properties whose canary belongs to `sim`.
-    pub bad: Option<Defect>,
+    /// The planted bug it must catch, itself and no other property.
+    pub bad: Defect,
 }
 
-const fn info(name: &'static str, sentence: &'static str, bad: Option<Defect>) -> OracleInfo {
+const fn info(name: &'static str, sentence: &'static str, bad: Defect) -> OracleInfo {
     OracleInfo { name, sentence, bad }
 }
 
 /// Every property that is judged.
 pub const CATALOGUE: &[OracleInfo] = &[
-    info(
-        "I1",
-        "No frame that a device can reach, by live tables or a cached translation, is free or handed out.",
-        Some(Defect::NoFlushOnUnmap),
-    ),
+    info("I1", "No frame that a device can reach, by live tables or a cached translation, is free or handed out.", Defect::TableEntryKept),
     info(
         "I2",
         "At the jump every frame on the paths of preserved devices is in the tracker with exactly its block.",
-        Some(Defect::PreserveSkipsTable),
+        Defect::PreserveSkipsTable,
     ),
-    info(
-        "I3",
-        "Every DMA request reaches a frame that was legal for its address at some time of its life.",
-        Some(Defect::WrongFrameMapped),
-    ),
+    info("I3", "Every DMA request reaches a frame that was legal for its address at some time of its life.", Defect::WrongFrameMapped),
     info(
         "I5",
         "A kernel hands out nothing outside scratch before it knows what was preserved, and never preserved memory it has not restored.",
-        Some(Defect::AllocBeforeReserve),
+        Defect::AllocBeforeReserve,
     ),
-    info("I6", "Only what was handed over is restored, and that at most once.", Some(Defect::RestoreKeepsMagic)),
+    info("I6", "Only what was handed over is restored, and that at most once.", Defect::RestoreKeepsMagic),
     info(
         "I7",
         "While a domain is immutable or preserved, nothing but accessed and dirty bits changes in its tables.",
-        Some(Defect::MapWhileImmutable),
+        Defect::MapWhileImmutable,
     ),
-    info("I8", "No table page is freed and no page unpinned while a unit holds something made from it.", Some(Defect::FreeBeforeFlush)),
-    info(
-        "I9",
-        "A domain id that hardware uses for a device is not given to another domain of its unit.",
-        Some(Defect::DomainIdNotReserved),
-    ),
+    info("I8", "No table page is freed and no page unpinned while a unit holds something made from it.", Defect::FreeBeforeFlush),
+    info("I9", "A domain id that hardware uses for a device is not given to another domain of its unit.", Defect::DomainIdNotReserved),
     info(
         "L1",
         "When nothing is preserved any more, tracker and metadata are what they were when nothing was preserved yet.",
-        Some(Defect::UnpreserveSkipsFolio),
+        Defect::UnpreserveSkipsFolio,
     ),
-    info("L2", "After everything was finished nothing handed over is left, and its metadata is freed.", Some(Defect::FinishKeepsHeader)),
+    info("L2", "After everything was finished nothing handed over is left, and its metadata is freed.", Defect::FinishKeepsHeader),
     info(
         "L3",
         "At the jump each record of the tracker is allocated memory of exactly its order, the same that was preserved.",
-        Some(Defect::FreeWithoutUnpreserve),
+        Defect::FreeWithoutUnpreserve,
     ),
-    info(
-        "P1",
-        "Each preserved file is unpreserved at most once, the last preserved first, and none is forgotten.",
-        Some(Defect::CloseInOrder),
-    ),
+    info("P1", "Each preserved file is unpreserved at most once, the last preserved first, and none is forgotten.", Defect::CloseInOrder),
     info(
         "P3",
         "FLB callbacks alternate; retrieve succeeds at most once; finish runs at most once, after retrieve, when no file is left.",
-        Some(Defect::FlbFinishEarly),
+        Defect::FlbFinishEarly,
     ),
     info(
         "LOCK",
         "Locks are taken and released in order, by their owner, and never slept under; nobody waits for ever.",
-        Some(Defect::LeaveLocked),
+        Defect::LeaveLocked,
     ),
-    info("LIFE", "No access touches memory that is free, beyond its object, or handed over and not restored.", None),
-    info("P7", "Nothing that may sleep is called under a spinlock.", Some(Defect::PreserveUnderSpinlock)),
-    info("adoption", "Once devices are probed, they walk only tables that this kernel has restored.", Some(Defect::RestoreSkipsTable)),
+    info("LIFE", "No access touches memory that is free, beyond its object, or handed over and not restored.", Defect::NextAfterFree),
+    info("P7", "Nothing that may sleep is called under a spinlock.", Defect::PreserveUnderSpinlock),
+    info("adoption", "Once devices are probed, they walk only tables that this kernel has restored.", Defect::RestoreSkipsTable),
     info(
         "availability",
         "A mapping valid during a device's whole request is never faulted, lost, or served from another frame.",
-        Some(Defect::AttachBlocksFirst),
+        Defect::AttachBlocksFirst,
     ),
-    info(
-        "hardware-write",
-        "Every hardware write hits memory that whoever programmed its address still owns.",
-        Some(Defect::QueueFreedInUse),
-    ),
-    info("unexplained", "Every error, warning and stop has a cause in the run.", Some(Defect::StrayWarn)),
-    info("definedness", "No byte of handed-over metadata is undefined, and none is acted on.", Some(Defect::UndefinedByte)),
+    info("hardware-write", "Every hardware write hits memory that whoever programmed its address still owns.", Defect::QueueFreedInUse),
+    info("unexplained", "Every error, warning and stop has a cause in the run.", Defect::StrayWarn),
+    info("definedness", "No byte of handed-over metadata is undefined, and none is acted on.", Defect::UndefinedByte),
 ];
 
 /// What a run declares about itself.

@@ -75,7 +75,7 @@ fn hunt(workspace: &mut Workspace, canary: &'static Canary) -> Caught {
         if outcome.verdict.kind != VerdictKind::Violation {
             continue;
         }
-        if canary.properties.contains(&outcome.verdict.property.as_str()) {
+        if outcome.verdict.property == canary.defect.oracle() {
             caught.after = Some(seed + 1);
             return caught;
         }
@@ -104,7 +104,7 @@ pub fn missed(caught: &[Caught]) -> Vec<String> {
         format!(
             "canary {} was not caught by {} in {} runs of {} ({}); found instead: {instead}",
             canary.defect.id(),
-            canary.properties.join(" or "),
+            canary.defect.oracle(),
             canary.runs,
             canary.scenario,
             canary.kernel

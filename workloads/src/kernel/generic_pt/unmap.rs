@@ -7,6 +7,7 @@ use super::super::Task;
 use super::super::iommu::Domain;
 use super::super::iommu_pages::{IommuPagesList, iommu_pages_list_add, iommu_pages_list_splice};
 use super::{Entry, IotlbGather, LEVELS_MAX, Path, classify, flush_writes, index, last_of_top, load_top, size_of_leaf, slot};
+use crate::defect::Defect;
 
 /// `unmap_range()`: returns the bytes removed, which may be less (something was not mapped) or more (a large leaf reaches beyond
 /// the end) than asked.
@@ -69,7 +70,9 @@ async fn do_unmap(t: &Task, top: Ptr<u64>, top_level: u8, start: u64, last: u64,
             if covered {
                 iommu_pages_list_add(t, pending, lower).await;
                 let parent = slot(path[usize::from(level)], level, table_first);
-                t.write_once(parent, 0).await;
+                if !t.k.has(Defect::TableEntryKept) {
+                    t.write_once(parent, 0).await;
+                }
                 note_changed(&mut changed, level, parent);
             }
         }

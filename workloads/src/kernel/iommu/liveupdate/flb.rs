@@ -9,6 +9,7 @@ use super::super::super::luo::FlbOpArgs;
 use super::super::super::mm::{Gfp, folio_put, kfree, kzalloc, virt_to_page};
 use super::{Array, FlbObj, abi};
 use crate::abi::iommu::{ARRAY_NEXT, ARRAY_PAGE_BYTES, ArrayPage, FLB_VERSION, FlbSer};
+use crate::defect::Defect;
 use crate::errno::{ENOMEM, Errno};
 use crate::mark::Mark;
 use crate::tag;
@@ -60,6 +61,11 @@ pub async fn iommu_liveupdate_flb_unpreserve(t: &Task, args: &mut FlbOpArgs) {
         let mut next = t.read(ser.at(array.first(abi(t)))).await;
         while next != 0 {
             let page: Ptr<ArrayPage> = Ptr::from_pa(Pa(next));
+            if t.k.has(Defect::NextAfterFree) {
+                kho_unpreserve_free(t, page).await;
+                next = t.read(page.at(ARRAY_NEXT)).await;
+                continue;
+            }
             next = t.read(page.at(ARRAY_NEXT)).await;
             kho_unpreserve_free(t, page).await;
         }
