@@ -22,6 +22,7 @@ pub mod kexec;
 pub mod kho;
 pub mod kho_block;
 pub mod luo;
+pub mod members;
 pub mod memfd;
 pub mod memfd_luo;
 pub mod mm;

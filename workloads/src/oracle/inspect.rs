@@ -323,6 +323,7 @@ fn first_unit(fabric: &Fabric, look: impl Fn(&Unit) -> Option<&'static str>) -> 
 pub(super) fn describe(memory: &Memory, pa: Pa) -> String {
     match memory.frame(pa) {
         None => format!("pa {:#x} is outside RAM", pa.0),
+        Some(frame) if frame.since == 0 => format!("frame pa {:#x}: {:?} since the run began", pa.0 & !0xfff, frame.state),
         Some(frame) => format!(
             "frame pa {:#x}: {:?}, {}, order {}, allocated by generation {}, last change at step {} by {}",
             pa.0 & !0xfff,

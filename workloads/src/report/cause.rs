@@ -10,7 +10,8 @@
 //!    the frame did: the decider is its free or its next owner.
 //! 3. The frame or object hit: everything that befell it.
 //! 4. Injected failures, warnings, and errors that calls returned, from the first injected failure on.
-//! 5. For anything else than DMA: the fate of each address named, and the locks there.
+//! 5. For anything else than DMA: the fate of each address named, and the locks there; the words the acting program had read and somebody
+//!    else changed before it acted (the last of these changes is the decider); for a bad access where its pointer came from.
 //!
 //! Each event found is a [`Link`]; the chain is in the order of the run.
 
@@ -19,11 +20,13 @@ use sim::trace::EventKind;
 
 use super::history::{FRAME_BYTES, History, overlap};
 use super::request::{self, Request};
-use super::{translation, words};
+use super::{stale, translation, words};
 use crate::verb;
 
 /// Most links of one role that are kept: those nearest to the finding.
 const LINKS_PER_ROLE_MAX: usize = 8;
+/// How far back the pointer of a bad access is looked for, in events of its program.
+const POINTER_LOADS_MAX: usize = 64;
 /// Most addresses of the verdict's details that are followed.
 const SUBJECTS_MAX: usize = 4;
 
@@ -34,8 +37,12 @@ pub enum Role {
     Injected,
     /// A call that failed, or a warning.
     Error,
-    /// A store of a word that the request's walk fetched.
+    /// A store of a word that the request's walk fetched, or of the pointer that was followed.
     Source,
+    /// A load whose word was changed before the program acted on it.
+    Check,
+    /// The load of the pointer that a bad access followed.
+    Pointer,
     /// The walk that filled the cache entry.
     Filled,
     /// The device's last good access.
@@ -74,6 +81,8 @@ pub struct Cause {
     pub last_good: Option<Request>,
     /// The walk that filled the cache entry it used.
     pub filled: Option<Request>,
+    /// Where the acting program read what the decider changed.
+    pub check: Option<usize>,
     /// What changed translation, or the owner of the memory, between the last good access and the finding.
     pub decider: Option<usize>,
     /// The device's first access that was answered as the decider has it.
@@ -107,6 +116,9 @@ pub fn analyse(history: &History<'_>) -> Cause {
             cause.subjects.push(pa);
         }
     }
+    if cause.request.is_none() {
+        follow_program(history, &mut cause, finding);
+    }
     follow_memory(history, &mut cause, finding);
     follow_errors(history, &mut cause, finding);
     cause.links.push(Link { at: finding, role: Role::Finding });
@@ -119,19 +131,25 @@ pub fn analyse(history: &History<'_>) -> Cause {
 
 /// The event that made the finding: the last hardware access of the last step, else the last event that says something.
 fn found_at(history: &History<'_>, end: usize) -> usize {
+    // A program's own finding: what it did last. The access itself may have left no event.
+    if let Some(by) = history.outcome().found_by.filter(|&by| !history.is_hardware(by))
+        && let Some(at) = (0..=end).rev().find(|&at| history.event(at).actor == by && is_telling(&history.event(at).kind))
+    {
+        return at;
+    }
     let step = history.event(end).step;
     let tail = |at: &usize| history.event(*at).step == step;
     // Of a step of a CPU, what a device did in it before is another matter.
     let actor = history.event(end).actor;
     let same = |at: usize| history.is_hardware(actor) || history.event(at).actor == actor;
     let dma = (0..=end).rev().take_while(tail).find(|&at| request::request_id(&history.event(at).kind).is_some() && same(at));
-    let telling = |at: &usize| {
-        !matches!(
-            history.event(*at).kind,
-            EventKind::Note { verb: verb::CALL | verb::PHASE | verb::MARK | verb::BEFORE_JUMP | verb::QUIESCENT, .. }
-        )
-    };
+    let telling = |at: &usize| is_telling(&history.event(*at).kind);
     dma.or_else(|| (0..=end).rev().take_while(tail).find(telling)).unwrap_or(end)
+}
+
+/// True for events that say what somebody did.
+fn is_telling(kind: &EventKind) -> bool {
+    !matches!(kind, EventKind::Note { verb: verb::CALL | verb::PHASE | verb::MARK | verb::BEFORE_JUMP | verb::QUIESCENT, .. })
 }
 
 /// True when the verdict is about this request: it says nothing particular, or names the device or an address of the request. A verdict
@@ -300,6 +318,33 @@ fn ownership_change(history: &History<'_>, request: &Request, from: usize, findi
     freed.or_else(|| history.positions(from..finding, |event| matches!(event.kind, EventKind::Jumped { .. })).last().copied())
 }
 
+/// What a program that went wrong relied on: words it had read and that changed, and the pointer it followed.
+fn follow_program(history: &History<'_>, cause: &mut Cause, finding: usize) {
+    let stale = stale::reads(history, finding);
+    for stale in stale.iter().rev().take(LINKS_PER_ROLE_MAX) {
+        cause.links.push(Link { at: stale.read, role: Role::Check });
+        cause.links.push(Link { at: stale.changed, role: Role::Changed });
+    }
+    (cause.check, cause.decider) = (stale.last().map(|stale| stale.read), stale.last().map(|stale| stale.changed));
+    let Some(pointer) = followed(history, finding) else { return };
+    cause.links.push(Link { at: pointer, role: Role::Pointer });
+    if let EventKind::Load { pa, .. } = history.event(pointer).kind {
+        cause.links.extend(history.last_writer(pa, pointer).map(|at| Link { at, role: Role::Source }));
+    }
+}
+
+/// The load of the pointer behind a bad access, which the verdict names by its virtual address.
+fn followed(history: &History<'_>, finding: usize) -> Option<usize> {
+    let verdict = &history.outcome().verdict;
+    let line = verdict.details.first().filter(|_| verdict.property == "LIFE")?;
+    let address = numbers(line).next()?;
+    let acting = history.event(finding).actor;
+    (0..=finding).rev().filter(|&at| history.event(at).actor == acting).take(POINTER_LOADS_MAX).find(|&at| match history.event(at).kind {
+        EventKind::Load { value, bytes: 8, .. } => value <= address && address - value < FRAME_BYTES,
+        _ => false,
+    })
+}
+
 fn follow_memory(history: &History<'_>, cause: &mut Cause, finding: usize) {
     let mut fates = Vec::new();
     let mut locks = Vec::new();
@@ -331,7 +376,11 @@ fn follow_errors(history: &History<'_>, cause: &mut Cause, finding: usize) {
     let injected = history.positions(0..finding, |event| matches!(event.kind, EventKind::Injected { .. }));
     let from = injected.first().copied().or_else(|| cause.last_good.as_ref().map(|good| good.issued)).unwrap_or(0);
     cause.links.extend(injected.iter().rev().take(LINKS_PER_ROLE_MAX).map(|&at| Link { at, role: Role::Injected }));
-    let errors: Vec<usize> = (from..finding).filter(|&at| is_error(history, at)).collect();
+    // Without a failure or a request in question, what calls of other programs returned is their own story.
+    let acting = history.event(finding).actor;
+    let theirs = injected.is_empty() && cause.request.is_none() && !history.is_hardware(acting);
+    let told = |at: &usize| !theirs || history.event(*at).actor == acting;
+    let errors: Vec<usize> = (from..finding).filter(|&at| is_error(history, at)).filter(told).collect();
     // Those that came first are nearest to the cause.
     cause.links.extend(errors.into_iter().take(LINKS_PER_ROLE_MAX).map(|at| Link { at, role: Role::Error }));
 }

@@ -34,6 +34,8 @@ pub struct Holding {
     pub tag: Option<Tag>,
     /// What was there before, for memory that is free.
     pub before: Tag,
+    /// Where the block or object begins.
+    pub base: Pa,
 }
 
 impl<'a> History<'a> {
@@ -124,20 +126,25 @@ impl<'a> History<'a> {
         for at in (0..end).rev() {
             let holding = match self.event(at).kind {
                 EventKind::ObjectTaken { pa: object, bytes, tag } if overlap(object, u64::from(bytes), pa, 1) => {
-                    Holding { at, tag: Some(tag), before: tag }
+                    Holding { at, tag: Some(tag), before: tag, base: object }
                 }
-                EventKind::ObjectFreed { pa: object, tag } if object == pa => Holding { at, tag: None, before: tag },
+                EventKind::ObjectFreed { pa: object, tag } if object == pa => Holding { at, tag: None, before: tag, base: object },
                 EventKind::FramesTaken { pfn, order, tag } if overlap(pfn.pa(), FRAME_BYTES << order, pa, 1) => {
-                    Holding { at, tag: Some(tag), before: tag }
+                    Holding { at, tag: Some(tag), before: tag, base: pfn.pa() }
                 }
                 EventKind::FramesFreed { pfn, order, tag } if overlap(pfn.pa(), FRAME_BYTES << order, pa, 1) => {
-                    Holding { at, tag: None, before: tag }
+                    Holding { at, tag: None, before: tag, base: pfn.pa() }
                 }
                 _ => continue,
             };
             return Some(holding);
         }
         None
+    }
+
+    /// What firmware or a kernel's loader put at `pa` before the run began, if anything.
+    pub fn region(&self, pa: Pa) -> Option<Tag> {
+        self.outcome.regions.iter().find(|region| region.frames.contains(&pa.pfn())).map(|region| region.tag)
     }
 
     /// Everything that befell the frame of `pa` in `range`: handed out, freed, preserved, restored, pinned.

@@ -19,6 +19,7 @@ pub mod history;
 pub mod json;
 pub mod request;
 pub mod signature;
+mod stale;
 pub mod text;
 pub mod trace;
 pub mod translation;

@@ -20,6 +20,10 @@ pub fn parts(history: &History<'_>, cause: &Cause) -> Vec<String> {
         let function = history.function(at).map(|function| format!(" in {function}")).unwrap_or_default();
         parts.push(words::key(history, at) + &function);
     }
+    // Nothing decided: then where it went wrong is all there is to tell causes apart.
+    if let (None, None, Some(at)) = (decided, &cause.request, cause.finding) {
+        parts.extend(history.function(at).map(|function| format!("in {function}")));
+    }
     parts.extend(cause.request.as_ref().and_then(|request| request.translated).map(|at| words::key(history, at)));
     parts
 }

@@ -93,6 +93,8 @@ impl Stream {
             counts: Counts::default(),
             log: self.log,
             actors: vec![actor("luod/0", Some(0)), actor("dev 00:02.0", None), actor("swapper/0", Some(1))],
+            regions: Vec::new(),
+            found_by: None,
             divergence: None,
             snapshots: Vec::new(),
             assumptions: Vec::new(),
@@ -113,6 +115,22 @@ fn untranslated() -> Outcome {
     stream.add(BOOT, EventKind::FramesTaken { pfn: Pfn(1), order: 0, tag: tag::OTHER });
     stream.dma(2, Pa(0x1000), None, false);
     stream.outcome("hardware-write", "dma write to a frame of another owner", &["dev 00:02.0 wrote pa 0x1000"])
+}
+
+/// A check of one program, overtaken by another one's store, and what it did then.
+fn overtaken() -> Outcome {
+    let flag = Pa(0x8_6454);
+    let mut stream = Stream::mapped();
+    stream.add(AGENT, EventKind::FramesTaken { pfn: flag.pfn(), order: 0, tag: tag::SLAB });
+    stream.call(AGENT, "iopt_alloc_area_pages");
+    stream.add(AGENT, EventKind::Load { pa: flag, bytes: 1, value: 0, flavor: Flavor::Plain });
+    stream.call(BOOT, "iopt_set_immutable");
+    stream.add(BOOT, EventKind::Store { pa: flag, bytes: 1, old: 0, new: 1, flavor: Flavor::Plain });
+    stream.call(AGENT, "map_range");
+    stream.store(AGENT, LEAF, 0, GUEST.0 | 3);
+    let mut outcome = stream.outcome("I7", "entry-written-while-immutable", &["table word at pa 0x410008"]);
+    outcome.found_by = Some(AGENT);
+    outcome
 }
 
 /// An unmap that frees the page without invalidating.
@@ -232,6 +250,28 @@ fn a_lock_is_followed_by_the_address_in_the_verdict() {
 }
 
 #[test]
+fn the_store_that_overtook_a_check_decides() {
+    let outcome = overtaken();
+    with_cause(&outcome, |history, cause| {
+        let decider = cause.decider.expect("something decided");
+        assert_eq!(history.function(decider).as_deref(), Some("iopt_set_immutable"));
+        let check = cause.check.expect("a check");
+        assert_eq!(history.function(check).as_deref(), Some("iopt_alloc_area_pages"));
+    });
+    snapshot("check-overtaken", &report(&outcome, Form::Terminal));
+}
+
+#[test]
+fn a_program_that_looks_again_is_not_overtaken() {
+    let mut outcome = overtaken();
+    let flag = Pa(0x8_6454);
+    let again =
+        Event { kind: EventKind::Load { pa: flag, bytes: 1, value: 1, flavor: Flavor::Plain }, ..outcome.log[outcome.log.len() - 2] };
+    outcome.log.insert(outcome.log.len() - 1, again);
+    with_cause(&outcome, |_, cause| assert_eq!((cause.decider, cause.check), (None, None)));
+}
+
+#[test]
 fn a_verdict_about_something_else_is_not_laid_on_the_last_request() {
     let mut leak = untranslated();
     leak.verdict.details = vec!["frame 0x77000 is still preserved".to_owned()];
@@ -247,7 +287,7 @@ fn signatures_tell_causes_apart_and_not_addresses() {
         let history = History::new(outcome);
         signature::signature(&history, &cause::analyse(&history))
     };
-    let all = [of(&untranslated()), of(&stale()), of(&lost_table()), of(&left_locked())];
+    let all = [of(&untranslated()), of(&stale()), of(&lost_table()), of(&left_locked()), of(&overtaken())];
     let mut different = all.to_vec();
     different.sort();
     different.dedup();
@@ -264,7 +304,7 @@ fn signatures_tell_causes_apart_and_not_addresses() {
 
 #[test]
 fn a_mail_has_lines_of_at_most_72_columns() {
-    for outcome in [untranslated(), stale(), lost_table(), left_locked()] {
+    for outcome in [untranslated(), stale(), lost_table(), left_locked(), overtaken()] {
         for line in report(&outcome, Form::Mail).lines() {
             assert!(line.chars().count() <= 72, "{line}");
         }

@@ -170,6 +170,12 @@ fn because(page: &mut Page, history: &History<'_>, cause: &Cause) {
             );
         }
     }
+    if let (Some(decider), Some(check), Some(finding)) = (cause.decider, cause.check, cause.finding) {
+        page.plain("");
+        let steps = format!("(step {}) and what it did (step {})", history.event(check).step, history.event(finding).step);
+        let changed = format!("{}: {}", by(history, decider), words::long(history, decider));
+        page.wrapped("  ", &format!("Between the program's check {steps}, the word it had read was changed by {changed}"));
+    }
     let (Some(decider), Some(good), Some(request)) = (cause.decider, &cause.last_good, &cause.request) else { return };
     page.plain("");
     let step = |at: usize| history.event(at).step;
@@ -194,9 +200,12 @@ fn remark(cause: &Cause, link: &Link) -> &'static str {
         return "  <== this decided";
     }
     match link.role {
+        Role::Source if cause.request.is_none() => " (where that pointer came from)",
         Role::Source => " (fetched by the walk)",
         Role::Filled => " (this filled the IOTLB entry)",
         Role::LastGood => " (last good access)",
+        Role::Check => " (changed before it acted on it)",
+        Role::Pointer => " (the pointer it followed)",
         Role::Changed | Role::Injected | Role::Error | Role::Jump | Role::Fate | Role::Lock | Role::Request | Role::Finding => "",
     }
 }

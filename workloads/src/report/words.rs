@@ -8,6 +8,7 @@ use sim::trace::{EventKind, LockKind, Verb};
 
 use super::history::{History, Holding};
 use crate::errno::{self, Errno};
+use crate::kernel::members;
 use crate::mark::Mark;
 use crate::run::Failure;
 use crate::tag;
@@ -125,16 +126,28 @@ pub fn owner(history: &History<'_>, pa: Pa, end: usize) -> (String, Option<Holdi
     match history.holding(pa, end) {
         Some(holding @ Holding { tag: Some(tag), .. }) => (tag::name(tag).to_owned(), Some(holding)),
         Some(holding @ Holding { before, .. }) => (format!("free list (was: {})", tag::name(before)), Some(holding)),
-        None => ("memory the allocator never handed out in this run".to_owned(), None),
+        None => match history.region(pa) {
+            Some(tag) => (tag::name(tag).to_owned(), None),
+            None => ("free list (never handed out in this run)".to_owned(), None),
+        },
     }
 }
 
 /// `IOMMU page table` and the like: what lies at an address.
 fn place(history: &History<'_>, pa: Pa, at: usize) -> String {
     match history.holding(pa, at) {
-        Some(Holding { tag: Some(tag), .. }) => format!("{}+{:#x}", tag::name(tag), pa.page_offset()),
+        Some(Holding { tag: Some(tag), base, .. }) => {
+            let offset = pa.0.saturating_sub(base.0);
+            match members::name(tag, offset) {
+                Some(member) => format!("{}: {member}", tag::name(tag)),
+                None => format!("{}+{offset:#x}", tag::name(tag)),
+            }
+        }
         Some(Holding { before, .. }) => format!("freed {}", tag::name(before)),
-        None => format!("pa {pa}"),
+        None => match history.region(pa) {
+            Some(tag) => format!("{} pa {pa}", tag::name(tag)),
+            None => format!("pa {pa}"),
+        },
     }
 }
 

@@ -10,15 +10,16 @@ mod verdict;
 mod workspace;
 
 pub use env::Env;
-pub use outcome::{ActorName, Counts, Failure, Outcome, Verdict, VerdictKind};
+pub use outcome::{ActorName, Counts, Failure, Outcome, Region, Verdict, VerdictKind};
 pub use spec::RunSpec;
 pub use workspace::Workspace;
 
 use std::cell::RefCell;
+use std::ops::Range;
 use std::rc::Rc;
 
 use callers::{CallerTrack, Callers};
-use iommu_model::addr::Pa;
+use iommu_model::addr::{Pa, Pfn};
 use iommu_model::timing::{Geometry, Params};
 use iommu_model::vtd::{Capabilities, Unit};
 use sim::device::Fabric;
@@ -87,6 +88,7 @@ pub struct Run {
     steps_max: u64,
     snapshots: Rc<RefCell<Vec<(String, String)>>>,
     callers: Rc<RefCell<Callers>>,
+    regions: Vec<Region>,
 }
 
 impl Run {
@@ -109,6 +111,7 @@ impl Run {
         let topo = plan.topo.clone();
         let mut memory = workspace.take_memory(topo.nr_frames as usize);
         describe_memory(&mut memory, &topo);
+        let regions = regions_of(&topo);
         let fabric = build_fabric(&topo);
         let counts = Rc::new(RefCell::new(Counts::default()));
         let snapshots = Rc::new(RefCell::new(Vec::new()));
@@ -128,7 +131,7 @@ impl Run {
         let first = env.clone();
         machine.spawn_cpu(&engine, "swapper/0", group_of(0), move |cpu| boot::start_kernel(cpu, first, 0, data, None));
         let steps_max = spec.settings.get("steps").copied().unwrap_or(STEPS_MAX);
-        Run { spec: spec.clone(), machine, engine, counts, ended: None, steps_max, snapshots, callers }
+        Run { spec: spec.clone(), machine, engine, counts, ended: None, steps_max, snapshots, callers, regions }
     }
 
     /// Performs at most `steps` steps; false when the run is over.
@@ -153,12 +156,14 @@ impl Run {
 
     /// Judges the end and gives the buffers back.
     pub fn end(self, workspace: &mut Workspace) -> Outcome {
-        let Run { spec, machine, engine, counts, ended, snapshots, callers, .. } = self;
+        let Run { spec, machine, engine, counts, ended, snapshots, callers, regions, .. } = self;
         let ended = ended.unwrap_or(Burst::Spent);
         if ended == Burst::Finished {
             machine.finish();
         }
         let verdict = verdict::of(&spec, &machine, &engine, ended, &counts.borrow(), &callers.borrow());
+        let stopped = machine.stopped().map(|stop| stop.actor);
+        let found_by = machine.judge().finding().map(|finding| finding.actor).or(stopped);
         let actors = engine
             .actors()
             .map(|(_, name, group)| ActorName { name: name.to_owned(), era: (group != sim::device::HARDWARE).then_some(group.0) })
@@ -180,7 +185,22 @@ impl Run {
             workspace.give_memory(machine.into_memory());
         }
         let assumptions = verdict::assumptions(&spec, &counts);
-        Outcome { verdict, steps, cycles, trace_hash, record, nr_fallible, counts, log, actors, divergence, snapshots, assumptions }
+        Outcome {
+            regions,
+            found_by,
+            verdict,
+            steps,
+            cycles,
+            trace_hash,
+            record,
+            nr_fallible,
+            counts,
+            log,
+            actors,
+            divergence,
+            snapshots,
+            assumptions,
+        }
     }
 }
 
@@ -196,6 +216,12 @@ fn config_of(spec: &RunSpec, how: &How<'_>) -> MachineConfig {
             _ => Some(RaceRules::Strict),
         },
     }
+}
+
+/// What the allocator never has.
+fn regions_of(topo: &Topology) -> Vec<Region> {
+    let region = |frames: &Range<u32>, tag| Region { frames: Pfn(u64::from(frames.start))..Pfn(u64::from(frames.end)), tag };
+    vec![region(&topo.firmware, tag::FIRMWARE), region(&topo.image, tag::KERNEL_IMAGE)]
 }
 
 /// Writes the memory map into the shadow.

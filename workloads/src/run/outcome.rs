@@ -1,6 +1,9 @@
 //! What a run came to.
 
-use sim::engine::{ChoiceKind, Recorded};
+use std::ops::Range;
+
+use iommu_model::addr::Pfn;
+use sim::engine::{ActorId, ChoiceKind, Recorded};
 use sim::memory::Tag;
 use sim::policy::Divergence;
 use sim::trace::Event;
@@ -133,6 +136,15 @@ pub struct ActorName {
     pub era: Option<u8>,
 }
 
+/// Memory that is nobody's to hand out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Region {
+    /// Which frames.
+    pub frames: Range<Pfn>,
+    /// What they hold.
+    pub tag: Tag,
+}
+
 /// Everything a run came to.
 #[derive(Clone, Debug)]
 pub struct Outcome {
@@ -154,6 +166,10 @@ pub struct Outcome {
     pub log: Vec<Event>,
     /// Names of the actors, by id.
     pub actors: Vec<ActorName>,
+    /// What lies in memory from the beginning, outside the allocator.
+    pub regions: Vec<Region>,
+    /// Whose step the finding was made in; none where nothing was found.
+    pub found_by: Option<ActorId>,
     /// Where a replay diverged.
     pub divergence: Option<Divergence>,
     /// Decoded state at the marks asked for, as text.

@@ -3,12 +3,13 @@
 use iommu_model::addr::Pa;
 use sim::engine::{Burst, Engine, Object};
 use sim::machine::{Machine, StopKind};
+use sim::memory::Tag;
 
 use super::callers::Callers;
 use super::{Counts, RunSpec, Verdict, VerdictKind};
-use crate::known;
 use crate::mark::Mark;
 use crate::revision::Iommu;
+use crate::{known, tag};
 
 /// Properties that `sim` judges by itself: their titles get the kernel function, as a kernel's own checkers print it.
 const OF_THE_MACHINE: [&str; 4] = ["LIFE", "LOCK", "P7", "definedness"];
@@ -22,7 +23,7 @@ pub(super) fn of(spec: &RunSpec, machine: &Machine, engine: &Engine, ended: Burs
             _ => finding.title.clone(),
         };
         let listed = known::lookup(spec, finding.property, &title, function.as_deref(), counts);
-        return Verdict { listed, ..plain(VerdictKind::Violation, finding.property, title, finding.details.clone()) };
+        return Verdict { listed, ..plain(VerdictKind::Violation, finding.property, title, named(engine, &finding.details)) };
     }
     if let Some(stop) = machine.stopped() {
         let what = match stop.kind {
@@ -46,6 +47,23 @@ pub(super) fn of(spec: &RunSpec, machine: &Machine, engine: &Engine, ended: Burs
             plain(VerdictKind::Bound, "steps", "bound on steps reached; raise it with --set steps=N".to_owned(), Vec::new())
         }
     }
+}
+
+/// Details with actors and tags, which `sim` knows by number, in words.
+fn named(engine: &Engine, details: &[String]) -> Vec<String> {
+    let actors: Vec<(String, &str)> = engine.actors().map(|(id, name, _)| (format!(" by {id}"), name)).collect();
+    let named = |line: &String| match actors.iter().find(|(id, _)| line.ends_with(id.as_str())) {
+        Some((id, name)) => format!("{} by {name}", line.strip_suffix(id.as_str()).unwrap_or(line)),
+        None => line.clone(),
+    };
+    details.iter().map(named).map(|line| tag_named(&line)).collect()
+}
+
+/// The line with `tag 7` as what the tag is called.
+fn tag_named(line: &str) -> String {
+    let parts: Vec<&str> = line.split(", ").collect();
+    let tag = |part: &&str| part.strip_prefix("tag ").and_then(|number| number.parse().ok()).map(|number| tag::name(Tag(number)));
+    parts.iter().map(|part| tag(part).unwrap_or(part)).collect::<Vec<_>>().join(", ")
 }
 
 fn plain(kind: VerdictKind, property: &str, title: String, details: Vec<String>) -> Verdict {

@@ -1,0 +1,63 @@
+//! Check, then act: what a program had read in the call in which it went wrong, and somebody else changed before it did.
+//!
+//! Of each word the last load counts; a program that looks again, or stores to the word itself, knows what is there. Whether the change
+//! mattered is not known here: most words a program has read are read for good.
+
+use std::collections::BTreeMap;
+
+use iommu_model::addr::Pa;
+use sim::trace::{EventKind, Flavor};
+
+use super::history::{History, overlap};
+use crate::verb;
+
+/// A word that changed between its load and the finding.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Stale {
+    /// The last load before the change.
+    pub(super) read: usize,
+    /// The first store of another value, by another program.
+    pub(super) changed: usize,
+}
+
+/// What the program that acts at `finding` had read in its call and did not see change; in the order of the changes.
+pub(super) fn reads(history: &History<'_>, finding: usize) -> Vec<Stale> {
+    let acting = history.event(finding).actor;
+    if history.is_hardware(acting) {
+        return Vec::new();
+    }
+    let begins = |kind: &EventKind| matches!(kind, EventKind::Note { verb: verb::USER_CALL, .. });
+    let call = (0..finding).rev().find(|&at| {
+        let event = history.event(at);
+        event.actor == acting && begins(&event.kind) || matches!(event.kind, EventKind::Jumped { .. })
+    });
+    let mut seen: BTreeMap<Pa, usize> = BTreeMap::new();
+    let mut stale: BTreeMap<Pa, Stale> = BTreeMap::new();
+    for at in call.unwrap_or(0)..finding {
+        let event = history.event(at);
+        match event.kind {
+            EventKind::Load { pa, .. } if event.actor == acting => {
+                seen.insert(pa, at);
+                stale.remove(&pa);
+            }
+            EventKind::Store { pa, bytes, old, new, flavor } if event.actor != acting => {
+                // Counters and the like are changed by many and read by none to decide.
+                if old == new || flavor == Flavor::Atomic {
+                    continue;
+                }
+                let near = seen.range(Pa(pa.0.saturating_sub(7))..Pa(pa.0.saturating_add(u64::from(bytes))));
+                for (&word, &read) in near.filter(|(word, _)| overlap(pa, u64::from(bytes), **word, 1)) {
+                    stale.entry(word).or_insert(Stale { read, changed: at });
+                }
+            }
+            EventKind::Store { pa, .. } => {
+                seen.remove(&pa);
+                stale.remove(&pa);
+            }
+            _ => {}
+        }
+    }
+    let mut stale: Vec<Stale> = stale.into_values().collect();
+    stale.sort_by_key(|stale| stale.changed);
+    stale
+}
