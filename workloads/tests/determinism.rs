@@ -4,6 +4,8 @@
 //!
 //! A change that is meant to change event streams refreshes the file: `LURCH_REFRESH=1 cargo test -p workloads --test determinism`.
 
+use std::sync::atomic::AtomicBool;
+
 use workloads::golden::{self, Golden};
 use workloads::run::{How, RunSpec, Workspace, run};
 use workloads::sweep::hunt::{Catch, Hunt};
@@ -99,7 +101,7 @@ fn sweep(jobs: usize) -> Catch {
         settings: golden.settings.clone(),
     };
     let hunt = Hunt { budget: Budget::Runs(300), jobs, seed: 1, partition: Partition::WHOLE };
-    hunt.run(&selection, &Progress::new())
+    hunt.run(&selection, &Progress::new(), None, &AtomicBool::new(false))
 }
 
 #[test]

@@ -38,7 +38,7 @@ pub(super) fn command(args: &Args, console: &mut Console) -> Result<Exit, Comman
         console.narrate("lurch: --then has no effect: there are no recorded choices to leave");
     }
     let outcome = again(&file, args.then);
-    tell(console, &file.spec, &outcome, None, &args.source)?;
+    tell(console, &file.spec, &outcome, None, Some(&args.source))?;
     let differences = differences(&file, &outcome, args.then.is_some());
     for difference in &differences {
         console.narrate(&format!("lurch: {difference}"));

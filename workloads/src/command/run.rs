@@ -40,8 +40,9 @@ pub(super) fn command(args: &Args, console: &mut Console) -> Result<Exit, Comman
     let how = How { keep_log: true, ..How::default() };
     let outcome = run(&mut Workspace::new(), &spec, &how);
     let token = token::encode(&spec);
-    // What a token cannot carry goes into a file, always.
-    let dir = args.output.clone().or_else(|| token.is_none().then(|| PathBuf::from(".")));
+    // What a token cannot carry goes into a file, unless there is nothing to show anybody: the same command repeats a clean run.
+    let untold = token.is_none() && outcome.verdict.kind != VerdictKind::Clean;
+    let dir = args.output.clone().or_else(|| untold.then(|| PathBuf::from(".")));
     let file = match dir {
         Some(dir) => {
             let path = store::write_seed_file(&dir, &SeedFile::of(&spec, &outcome))
@@ -54,8 +55,8 @@ pub(super) fn command(args: &Args, console: &mut Console) -> Result<Exit, Comman
     if let Some(form) = args.trace {
         trace::write(&History::new(&outcome), form, console.out())?;
     }
-    let source = token.or_else(|| file.clone()).unwrap_or_default();
-    tell(console, &spec, &outcome, file, &source)?;
+    let source = token.or_else(|| file.clone());
+    tell(console, &spec, &outcome, file, source.as_deref())?;
     Ok(exit(&outcome, args.strict))
 }
 
@@ -65,7 +66,7 @@ pub(super) fn tell(
     spec: &RunSpec,
     outcome: &Outcome,
     file: Option<String>,
-    source: &str,
+    source: Option<&str>,
 ) -> Result<(), CommandError> {
     console.json(&VerdictJson::of(spec, outcome, file))?;
     if console.is_json() {
@@ -73,7 +74,7 @@ pub(super) fn tell(
     }
     let verdict = &outcome.verdict;
     if verdict.kind == VerdictKind::Violation {
-        let report = text::report(&Case { spec, outcome, source }, Form::Terminal);
+        let report = text::report(&Case { spec, outcome, source: source.unwrap_or_default() }, Form::Terminal);
         console.out().write_all(report.as_bytes())?;
         return Ok(());
     }
@@ -98,7 +99,10 @@ pub(super) fn tell(
     if let Some(divergence) = &outcome.divergence {
         console.say(&format!("diverged: {}", json::divergence(divergence)))?;
     }
-    console.say(&format!("replay: lurch replay {source}"))?;
+    match source {
+        Some(source) => console.say(&format!("replay: lurch replay {source}"))?,
+        None => console.say("replay: the same command again; with --output DIR also from a seed file with the exact choices")?,
+    }
     Ok(())
 }
 

@@ -4,12 +4,15 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::args::{RunFlags, SeedFlag};
+use super::args::RunFlags;
 use super::console::Console;
 use super::{CommandError, Exit};
 use crate::inspect::At;
 use crate::names;
 use crate::run::{How, Workspace, run};
+
+/// Runs tried until one comes so far.
+const SEEDS_TRIED: u64 = 100;
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Args {
@@ -20,8 +23,9 @@ pub(super) struct Args {
     at: At,
     #[command(flatten)]
     flags: RunFlags,
-    #[command(flatten)]
-    seed: SeedFlag,
+    /// Seed of the run, in decimal or hex; when not given, the first run from 0 on that comes so far.
+    #[arg(long, value_name = "N", env = "LURCH_SEED", value_parser = names::number)]
+    seed: Option<u64>,
     /// Write a file for each snapshot into this folder instead.
     #[arg(long, short, value_name = "DIR", env = "LURCH_OUTPUT")]
     output: Option<PathBuf>,
@@ -36,13 +40,22 @@ struct SnapshotJson<'a> {
 
 pub(super) fn command(args: &Args, console: &mut Console) -> Result<Exit, CommandError> {
     let scenario = names::scenario(&args.scenario).map_err(CommandError::Usage)?;
-    let spec = args.flags.selection(scenario)?.spec(args.seed.seed);
+    let selection = args.flags.selection(scenario)?;
     let how = How { snapshot_at: Some(args.at), ..How::default() };
-    let outcome = run(&mut Workspace::new(), &spec, &how);
-    if outcome.snapshots.is_empty() {
-        let (at, ended) = (args.at.name(), outcome.verdict.kind.name());
-        let reason = format!("this run never came to `{at}` (it ended: {ended}); next: --seed N, or lurch list marks");
-        return Err(CommandError::NothingSelected(reason));
+    let mut workspace = Workspace::new();
+    let (first, last) = args.seed.map_or((0, SEEDS_TRIED - 1), |seed| (seed, seed));
+    let mut runs = (first..=last).map(|seed| {
+        let spec = selection.spec(seed);
+        let outcome = run(&mut workspace, &spec, &how);
+        (spec, outcome)
+    });
+    let Some((spec, outcome)) = runs.find(|(_, outcome)| !outcome.snapshots.is_empty()) else {
+        let (at, which) =
+            (args.at.name(), args.seed.map_or(format!("none of the runs 0 to {}", SEEDS_TRIED - 1), |seed| format!("run {seed}")));
+        return Err(CommandError::NothingSelected(format!("{which} came to `{at}`; next: another --seed N, or lurch list marks")));
+    };
+    if args.seed.is_none() {
+        console.narrate(&format!("lurch: from run {0} (--seed {0})", spec.seed));
     }
     for (nr, (at, text)) in outcome.snapshots.iter().enumerate() {
         let Some(dir) = &args.output else {

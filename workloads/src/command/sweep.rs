@@ -1,6 +1,7 @@
 //! `lurch sweep`: many seeds, findings told apart and confirmed, oracles checked by canaries, a clean claim only when it is earned.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::args::{JobsFlag, RunFlags, SeedFlag};
@@ -65,8 +66,15 @@ pub(super) fn command(args: &Args, console: &mut Console) -> Result<Exit, Comman
         seed: args.seed.seed,
         partition: args.partition.unwrap_or(Partition::WHOLE),
     };
+    if hunt.budget == Budget::Runs(0) {
+        return Err(CommandError::NothingSelected("no run was asked for; next: --runs N with N from 1".to_owned()));
+    }
+    let interrupted = interrupted();
     for selection in &selections {
-        let catch = hunt.run(selection, &progress);
+        let catch = hunt.run(selection, &progress, sweep.store.as_ref(), interrupted);
+        if let Some(error) = &catch.unwritten {
+            return Err(failed("results".to_owned(), std::io::Error::other(error.clone())));
+        }
         if let Some((seed, message)) = &catch.panic {
             let spec = selection.spec(*seed);
             let again =
@@ -75,6 +83,11 @@ pub(super) fn command(args: &Args, console: &mut Console) -> Result<Exit, Comman
             return Ok(Exit::Internal);
         }
         sweep.judge(console, selection, catch, hunt.seed)?;
+        if interrupted.load(Ordering::Relaxed) {
+            sweep.not_clean.push("interrupted: the sweep is not complete".to_owned());
+            sweep.raise(Exit::NoVerdict);
+            break;
+        }
     }
 
     console.flush()?;
@@ -84,6 +97,18 @@ pub(super) fn command(args: &Args, console: &mut Console) -> Result<Exit, Comman
         sweep.raise(Exit::CanaryMissed);
     }
     sweep.close(console, canaries::summary(&caught), missed)
+}
+
+/// Set by Ctrl-C. The runs in flight are finished then, and what was found is told and written; a second Ctrl-C ends the process at once.
+fn interrupted() -> &'static AtomicBool {
+    static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+    // Refused only when there is a handler already, which sets the same flag.
+    let _ = ctrlc::set_handler(|| {
+        if INTERRUPTED.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+    });
+    &INTERRUPTED
 }
 
 /// The scenarios asked for, in the order of the list.
@@ -217,8 +242,17 @@ impl Sweep<'_> {
             console.say(&format!("not clean: {what}"))?;
         }
         let verdict = match (self.findings, summary.clean) {
-            (0, true) => format!("clean: {} runs, nothing violated", summary.runs),
-            (0, false) => format!("{} runs, nothing violated, but this is no clean claim", summary.runs),
+            (0, true) if summary.listed.is_empty() => format!("clean: {} runs, nothing violated", summary.runs),
+            (0, true) => {
+                let masked: u64 = summary.listed.values().sum();
+                let which: Vec<String> = summary.listed.iter().map(|(id, runs)| format!("{id} in {runs}")).collect();
+                let which = which.join(", ");
+                format!(
+                    "clean but for listed findings: {} runs, {masked} of them violate what is listed ({which}), none anything else",
+                    summary.runs
+                )
+            }
+            (0, false) => format!("{} runs, nothing unlisted violated, but this is no clean claim", summary.runs),
             (1, _) => format!("1 finding in {} runs", summary.runs),
             (n, _) => format!("{n} findings in {} runs", summary.runs),
         };

@@ -15,6 +15,7 @@ use sim::engine::{Core, Life, Object};
 use crate::kernel::kexec::group_of;
 use crate::scenario::Mapping;
 use crate::userspace::{Process, Vm};
+use crate::verb::Phase;
 
 /// Programs of the host level that issue calls.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -239,20 +240,35 @@ async fn perform(p: &Process, request: Request) -> i64 {
         }
         Request::IommufdDestroy { iommufd, id } => p.iommufd_destroy(iommufd, id).await,
         Request::CreateSession { name } => p.create_session(name).await,
-        Request::PreserveFd { session, fd, token } => p.preserve_fd(session, fd, token).await,
+        Request::PreserveFd { session, fd, token } => {
+            let errno = p.preserve_fd(session, fd, token).await;
+            if errno == 0 {
+                p.t.phase(Phase::Preserved);
+            }
+            errno
+        }
         Request::KexecLoad => p.kexec_load().await,
         Request::Reboot => p.reboot().await,
-        Request::RetrieveSession { name } => p.retrieve_session(name).await,
+        Request::RetrieveSession { name } => {
+            p.t.phase(Phase::Incoming);
+            p.retrieve_session(name).await
+        }
         Request::RetrieveFd { session, token } => p.retrieve_fd(session, token).await,
         Request::Finish { session } => {
             let errno = p.finish(session).await;
             if errno == 0 {
                 p.t.mark(crate::mark::Mark::FinishReached);
-                p.t.phase(crate::verb::Phase::Finished);
+                p.t.phase(Phase::Finished);
             }
             errno
         }
-        Request::Close { fd } => p.close(fd).await,
+        Request::Close { fd } => {
+            let errno = p.close(fd).await;
+            if p.t.k.era == 0 {
+                p.t.phase(Phase::Running);
+            }
+            errno
+        }
         Request::Exit => 0,
     })
 }

@@ -67,6 +67,8 @@ pub struct VerdictJson {
     pub title: String,
     /// Details, one line each.
     pub details: Vec<String>,
+    /// Id of the listed finding it is; see findings.md.
+    pub listed: Option<&'static str>,
     /// What identifies the run.
     #[serde(flatten)]
     pub run: RunJson,
@@ -93,6 +95,7 @@ impl VerdictJson {
             property: outcome.verdict.property.clone(),
             title: outcome.verdict.title.clone(),
             details: outcome.verdict.details.clone(),
+            listed: outcome.verdict.listed,
             run: RunJson::of(spec),
             steps: outcome.steps,
             cycles: outcome.cycles,
@@ -138,6 +141,41 @@ pub struct FindingJson {
     pub trace_hash: String,
     /// True when a fresh process saw the same.
     pub confirmed: bool,
+}
+
+/// A run that violated something not listed, as it is met: kept when the sweep is cut short before it tells findings apart.
+#[derive(Clone, Debug, Serialize)]
+pub struct SuspectJson {
+    /// `suspect`.
+    pub r#type: &'static str,
+    /// Property violated.
+    pub property: String,
+    /// Title.
+    pub title: String,
+    /// What identifies the run.
+    #[serde(flatten)]
+    pub run: RunJson,
+    /// Parameters changed; with the other fields enough for `lurch run` where there is no token.
+    pub settings: BTreeMap<String, u64>,
+    /// Number of the run in the sweep, from 1.
+    pub number: u64,
+    /// Hash of the event stream.
+    pub trace_hash: String,
+}
+
+impl SuspectJson {
+    /// The line of the run with this number, from 0.
+    pub fn of(spec: &RunSpec, number: u64, outcome: &Outcome) -> SuspectJson {
+        SuspectJson {
+            r#type: "suspect",
+            property: outcome.verdict.property.clone(),
+            title: outcome.verdict.title.clone(),
+            run: RunJson::of(spec),
+            settings: spec.settings.iter().map(|(key, &value)| (key.clone(), value)).collect(),
+            number: number + 1,
+            trace_hash: format!("{:016x}", outcome.trace_hash),
+        }
+    }
 }
 
 /// Canaries of a sweep or of the doctor.
@@ -197,7 +235,7 @@ pub struct SummaryJson {
     pub dma_faults: BTreeMap<String, u64>,
     /// Injected failures by kind.
     pub injected: BTreeMap<String, u64>,
-    /// True when nothing was found and nothing required is missing.
+    /// True when nothing was violated beyond what `listed` counts, and nothing required is missing.
     pub clean: bool,
     /// Why not, beside findings.
     pub not_clean: Vec<String>,

@@ -8,9 +8,10 @@ use parking_lot::Mutex;
 use super::clock::Stopwatch;
 use super::distinct::Distinct;
 use super::progress::Progress;
+use super::store::Store;
 use super::tally::Tally;
 use super::{Budget, Partition, Selection};
-use crate::run::{How, Workspace, run};
+use crate::run::{How, VerdictKind, Workspace, run};
 
 /// Runs a worker makes before it adds its tally to the common one.
 const BATCH: usize = 32;
@@ -39,10 +40,14 @@ pub struct Catch {
     pub time: std::time::Duration,
     /// A run that panicked: a bug of lurch. Its seed and what it said.
     pub panic: Option<(u64, String)>,
+    /// Why the result folder could not be written; the hunt ends there.
+    pub unwritten: Option<String>,
 }
 
 /// What workers share.
-struct Shared {
+struct Shared<'a> {
+    interrupted: &'a AtomicBool,
+    store: Option<&'a Store>,
     next: AtomicU64,
     stop: AtomicBool,
     catch: Mutex<Catch>,
@@ -50,9 +55,12 @@ struct Shared {
 
 impl Hunt {
     /// Hunts.
-    pub fn run(&self, selection: &Selection, progress: &Progress) -> Catch {
+    ///
+    /// What violates something goes to `store` at once. When `interrupted` turns true the runs in flight are finished and the hunt ends.
+    pub fn run(&self, selection: &Selection, progress: &Progress, store: Option<&Store>, interrupted: &AtomicBool) -> Catch {
         let watch = Stopwatch::start();
-        let shared = Shared { next: AtomicU64::new(0), stop: AtomicBool::new(false), catch: Mutex::new(Catch::default()) };
+        let shared =
+            Shared { next: AtomicU64::new(0), stop: AtomicBool::new(false), interrupted, store, catch: Mutex::new(Catch::default()) };
         let (done, ended) = crossbeam::channel::bounded::<()>(0);
         crossbeam::scope(|scope| {
             for _ in 0..self.jobs.max(1) {
@@ -85,12 +93,12 @@ impl Hunt {
         }
     }
 
-    fn work(&self, selection: &Selection, shared: &Shared, watch: &Stopwatch) {
+    fn work(&self, selection: &Selection, shared: &Shared<'_>, watch: &Stopwatch) {
         let mut workspace = Workspace::new();
         let mut tally = Tally::default();
         let mut hashes = Vec::with_capacity(BATCH);
         let mut spec = selection.spec(self.seed);
-        while !shared.stop.load(Ordering::Relaxed) {
+        while !shared.stop.load(Ordering::Relaxed) && !shared.interrupted.load(Ordering::Relaxed) {
             if matches!(self.budget, Budget::Time(time) if watch.elapsed() >= time) {
                 break;
             }
@@ -103,6 +111,13 @@ impl Hunt {
             match catch_unwind(AssertUnwindSafe(|| run(&mut workspace, &spec, &How::default()))) {
                 Ok(outcome) => {
                     tally.count(number, &outcome);
+                    let violated = outcome.verdict.kind == VerdictKind::Violation && outcome.verdict.listed.is_none();
+                    if let Some(store) = shared.store.filter(|_| violated)
+                        && let Err(error) = store.suspect(&spec, number, &outcome)
+                    {
+                        shared.catch.lock().unwritten.get_or_insert(error.to_string());
+                        shared.stop.store(true, Ordering::Relaxed);
+                    }
                     hashes.push(outcome.trace_hash);
                 }
                 Err(panic) => {
@@ -119,7 +134,7 @@ impl Hunt {
     }
 }
 
-impl Shared {
+impl Shared<'_> {
     fn add(&self, tally: &mut Tally, hashes: &mut Vec<u64>) {
         let mut catch = self.catch.lock();
         catch.tally.add(tally);

@@ -1,17 +1,27 @@
-//! The result folder of a sweep: `findings.ndjson`, one line a finding, only ever appended to; and a folder a finding, named by
-//! meaning, with the report and the seed file. A crash loses at most the last line.
+//! The result folder of a sweep. While it hunts, `suspects.ndjson` gets a line for each run that violated something, at once and for the
+//! first of each property and title, so that a sweep cut short loses at most the runs in flight. Then `findings.ndjson` gets a line for
+//! each finding told apart and confirmed, and each has a folder, named by meaning, with the report and the seed file. Both files are only
+//! ever appended to; a crash loses at most the last line.
 
+use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use parking_lot::Mutex;
+
+use super::tally::{Name, SUSPECTS_MAX};
 use super::triage::Finding;
+use crate::report::json::{SuspectJson, line};
+use crate::run::{Outcome, RunSpec};
 use crate::seed_file::{self, SeedFile};
 
 /// A result folder.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Store {
     dir: PathBuf,
+    /// Suspects written, by name.
+    suspects: Mutex<BTreeMap<Name, usize>>,
 }
 
 impl Store {
@@ -21,7 +31,7 @@ impl Store {
     /// When it cannot be created.
     pub fn open(dir: &Path) -> io::Result<Store> {
         fs::create_dir_all(dir)?;
-        Ok(Store { dir: dir.to_owned() })
+        Ok(Store { dir: dir.to_owned(), suspects: Mutex::default() })
     }
 
     /// Writes a finding's seed file and returns its path.
@@ -36,6 +46,20 @@ impl Store {
         Ok(path)
     }
 
+    /// Writes a run that violated something down, unless enough of its property and title are. Workers call it.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn suspect(&self, spec: &RunSpec, number: u64, outcome: &Outcome) -> io::Result<()> {
+        let mut suspects = self.suspects.lock();
+        let written = suspects.entry((outcome.verdict.property.clone(), outcome.verdict.title.clone())).or_default();
+        if *written >= SUSPECTS_MAX {
+            return Ok(());
+        }
+        *written += 1;
+        self.append("suspects.ndjson", &line(&SuspectJson::of(spec, number, outcome)))
+    }
+
     /// Adds a confirmed finding: its report, and its line.
     ///
     /// # Errors
@@ -44,7 +68,11 @@ impl Store {
         let dir = self.folder(finding);
         fs::create_dir_all(&dir)?;
         fs::write(dir.join("report.txt"), report)?;
-        let mut file = OpenOptions::new().create(true).append(true).open(self.dir.join("findings.ndjson"))?;
+        self.append("findings.ndjson", line)
+    }
+
+    fn append(&self, file: &str, line: &str) -> io::Result<()> {
+        let mut file = OpenOptions::new().create(true).append(true).open(self.dir.join(file))?;
         file.write_all(format!("{line}\n").as_bytes())
     }
 
