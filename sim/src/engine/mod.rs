@@ -7,6 +7,7 @@
 mod actor;
 mod choice;
 mod core;
+mod idle;
 mod op;
 
 use std::pin::Pin;
@@ -19,6 +20,8 @@ pub use choice::{Choice, ChoiceKind, Choices, Enabled, RECORD_LIMIT, Recorded, R
 pub use core::{Core, Group, Life, Name, Spawn, Suspend};
 pub use op::{ActorId, Object, Op, OpKind};
 
+use idle::Idle;
+
 /// Why [`Engine::run`] returned.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Burst {
@@ -28,7 +31,8 @@ pub enum Burst {
     Finished,
     /// An actor ended the run.
     Halted,
-    /// Finite actors are left, all blocked, and nothing that could wake them is enabled.
+    /// Finite actors are left, all blocked, and nothing that could wake them is enabled, or nothing has woken them although every
+    /// daemon had its turns again and again.
     Deadlock,
 }
 
@@ -53,7 +57,7 @@ pub struct Engine {
     waited_for: u64,
     nr_finite: usize,
     nr_finite_enabled: usize,
-    idle_steps: u32,
+    idle: Idle,
     driven: bool,
 }
 
@@ -64,10 +68,6 @@ const AWAKE: Object = Object(u64::MAX);
 const fn filter_bit(object: Object) -> u64 {
     1 << (object.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58)
 }
-
-/// Steps that daemons may perform while no finite actor is enabled before the run counts as deadlocked. Generous: a drain
-/// and a wait descriptor take a few dozen, but a search may keep a queue waiting behind many busy devices for a while.
-const IDLE_STEPS_MAX: u32 = 400_000;
 
 impl Engine {
     /// An engine without actors. Spawn through [`Core::spawn`].
@@ -81,7 +81,7 @@ impl Engine {
             waited_for: 0,
             nr_finite: 0,
             nr_finite_enabled: 0,
-            idle_steps: 0,
+            idle: Idle::default(),
             driven: false,
         }
     }
@@ -107,12 +107,13 @@ impl Engine {
     /// Drops all actors, and with them what they hold.
     pub fn clear(&mut self) {
         // Written out, so that a field cannot be forgotten.
-        let Engine { core, slots, names: _, runnable, blocked, waited_for, nr_finite, nr_finite_enabled, idle_steps, driven } = self;
+        let Engine { core, slots, names: _, runnable, blocked, waited_for, nr_finite, nr_finite_enabled, idle, driven } = self;
         core.spawns().borrow_mut().clear();
         slots.clear();
         runnable.clear();
         blocked.clear();
-        (*waited_for, *nr_finite, *nr_finite_enabled, *idle_steps, *driven) = (0, 0, 0, 0, false);
+        idle.end();
+        (*waited_for, *nr_finite, *nr_finite_enabled, *driven) = (0, 0, 0, false);
     }
 
     /// Says that something outside wakes actors between bursts: that nobody can go on is then no deadlock but a burst cut short.
@@ -159,19 +160,19 @@ impl Engine {
             return Some(Burst::Halted);
         }
         if self.nr_finite_enabled > 0 {
-            self.idle_steps = 0;
+            self.idle.end();
             return None;
         }
         if self.nr_finite == 0 {
             return Some(Burst::Finished);
         }
         // One step, or one attempt, lies between two of these questions.
-        self.idle_steps += u32::from(!self.driven);
         self.core.request(Core::IDLE);
-        if self.runnable.ids.is_empty() || self.idle_steps > IDLE_STEPS_MAX {
-            return Some(if self.driven { Burst::Spent } else { Burst::Deadlock });
+        let enabled = &self.runnable.ids;
+        if self.driven {
+            return enabled.is_empty().then_some(Burst::Spent);
         }
-        None
+        (enabled.is_empty() || self.idle.is_endless(self.runnable.last, enabled)).then_some(Burst::Deadlock)
     }
 
     /// Name of an actor.
@@ -331,6 +332,7 @@ impl Engine {
 
     fn disable(&mut self, id: ActorId) {
         if self.runnable.expel(id) {
+            self.idle.settle(id);
             self.nr_finite_enabled -= usize::from(self.slots[id.index()].life == Life::Finite);
             if self.nr_finite_enabled == 0 {
                 self.core.request(Core::IDLE);
