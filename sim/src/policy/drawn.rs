@@ -1,5 +1,12 @@
 //! A whole policy from a scheduler: everything but the schedule comes from one entropy stream per kind of choice, and faults
 //! from a [`FaultPlan`]. Turns of daemons ([`OpKind::Turn`]) come by lottery, at a rate the seed draws for the run.
+//!
+//! All daemons share that rate beyond the second: each turn is followed by a dozen steps of the daemon, and if more daemons meant more turns,
+//! a few devices would leave the CPUs nothing (under priorities nothing at all). So as many turns come beside eight devices
+//! as beside two, and while [`AT_WORK`] daemons do what their turn led to, the next turn comes more rarely, and with each one more rarely
+//! still. Any number can be at work at once; two usually are.
+
+use smallvec::SmallVec;
 
 use super::Policy;
 use super::fault::{FaultPlan, Faults};
@@ -23,20 +30,39 @@ struct Lottery {
     turns: Entropy,
     /// One decision in this many gives a waiting daemon its turn.
     rarity: u32,
+    /// Who had a turn, and perhaps is not ready for the next one yet.
+    at_work: SmallVec<[ActorId; 4]>,
 }
 
 impl Lottery {
     fn new(seed: u64) -> Lottery {
         let mut turns = Entropy::new(seed, Stream::Turns);
         let rarity = TURN_RARITIES[turns.below(TURN_RARITIES.len() as u32) as usize];
-        Lottery { turns, rarity }
+        Lottery { turns, rarity, at_work: SmallVec::new() }
     }
 
+    /// Which of the waiting daemons gets a turn now, an index among them; one does when there are no `others`.
     #[inline]
-    fn draw(&mut self) -> usize {
-        self.turns.below(self.rarity) as usize
+    fn draw(&mut self, nr_waiting: usize, others: &[ActorId]) -> Option<usize> {
+        let drawn = self.turns.below(self.rarity) as usize;
+        let wins = others.is_empty() || drawn < nr_waiting.min(AT_WORK) && self.has_room(others);
+        wins.then(|| if nr_waiting > AT_WORK { self.turns.below(nr_waiting as u32) as usize } else { drawn % nr_waiting })
+    }
+
+    /// Whether one more daemon may begin to work beside those that do.
+    #[inline]
+    fn has_room(&mut self, others: &[ActorId]) -> bool {
+        // One that is not among the others waits for its next turn, or for something else.
+        self.at_work.retain(|id| others.binary_search(id).is_ok());
+        (AT_WORK..=self.at_work.len()).all(|_| self.turns.one_in(MORE_AT_WORK_RARITY))
     }
 }
+
+/// Daemons that may do what their turn led to without turns becoming rarer.
+const AT_WORK: usize = 2;
+
+/// How much rarer turns become with each one more.
+const MORE_AT_WORK_RARITY: u32 = 8;
 
 /// Rates a run may have: devices that work without a pause, and devices that do a little.
 const TURN_RARITIES: [u32; 4] = [6, 12, 24, 96];
@@ -63,10 +89,11 @@ impl<S: Scheduler> Drawn<S> {
     fn draw_turn(&mut self, ids: &[ActorId], others: &[ActorId], ops: &[Op]) -> Option<ActorId> {
         let nr_waiting = ids.len() - others.len();
         let seed = self.seed;
-        let drawn = self.lottery.get_or_insert_with(|| Box::new(Lottery::new(seed))).draw();
-        if drawn < nr_waiting || others.is_empty() {
-            let mut waiting = ids.iter().filter(|id| ops[id.index()].is(OpKind::Turn));
-            return waiting.nth(drawn % nr_waiting).copied();
+        let lottery = self.lottery.get_or_insert_with(|| Box::new(Lottery::new(seed)));
+        if let Some(drawn) = lottery.draw(nr_waiting, others) {
+            let winner = ids.iter().filter(|id| ops[id.index()].is(OpKind::Turn)).nth(drawn).copied();
+            lottery.at_work.extend(winner.filter(|id| !lottery.at_work.contains(id)));
+            return winner;
         }
         match others {
             [only] => Some(*only),
@@ -134,8 +161,10 @@ impl<S: Scheduler> Policy for Drawn<S> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::programs;
     use super::super::{PolicySpec, Profile};
     use super::*;
+    use crate::engine::Burst;
 
     fn policy(seed: u64, faults: FaultPlan) -> Box<dyn Policy> {
         PolicySpec::Uniform.build(seed, &Profile::default(), faults)
@@ -156,6 +185,34 @@ mod tests {
                 assert_eq!(few.choose(of(kind)), many.choose(of(kind)));
             }
         }
+    }
+
+    #[test]
+    fn more_devices_do_not_slow_the_others_down_in_proportion() {
+        for spec in [PolicySpec::Uniform, PolicySpec::Pos, PolicySpec::Pct { depth: 3 }, PolicySpec::Starve] {
+            let steps = |nr_devices| -> u64 {
+                let profile = Profile { steps: 1000, ..Profile::default() };
+                (0..200)
+                    .map(|seed| {
+                        let (outcome, _) = programs::beside_devices(spec.build(seed, &profile, FaultPlan::Never), nr_devices);
+                        assert_eq!(outcome.burst, Burst::Finished);
+                        outcome.steps
+                    })
+                    .sum()
+            };
+            let (beside_2, beside_8) = (steps(2), steps(8));
+            assert!(beside_8 < 2 * beside_2, "{spec}: {beside_2} steps beside 2 devices, {beside_8} beside 8");
+        }
+    }
+
+    #[test]
+    fn any_number_of_devices_can_be_at_work_at_once() {
+        let mut most = [0; 9];
+        for seed in 0..300 {
+            let policy = policy(seed, FaultPlan::Never);
+            most[programs::beside_devices(policy, 8).1 as usize] += 1;
+        }
+        assert!(most[2] > 0 && most[3] > 0 && most[4..].iter().sum::<u32>() > 0, "{most:?}");
     }
 
     #[test]

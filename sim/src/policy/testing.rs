@@ -13,8 +13,11 @@ pub(super) fn seeds(spec: &PolicySpec, profile: &Profile, runs: u64, program: im
     (0..runs).filter(|&seed| program(spec.build(seed, profile, FaultPlan::Never)).is_bug()).count() as u64
 }
 
-/// The programs. None runs longer than 10,000 steps.
+/// The programs. None runs longer than 10,000 steps, except beside devices.
 pub(super) mod programs {
+    use std::cell::Cell;
+    use std::rc::Rc;
+
     use crate::engine::Op;
     use crate::policy::Policy;
     use crate::programs::Program;
@@ -126,6 +129,35 @@ pub(super) mod programs {
             task.join().await;
         });
         world.run(STEPS_MAX)
+    }
+
+    /// An actor of 100 steps beside devices that for ever take a turn and work for ten steps on it. Tells beside the outcome how many
+    /// devices were at work at once, at most.
+    pub(crate) fn beside_devices(policy: Box<dyn Policy>, nr_devices: usize) -> (Outcome, u32) {
+        let world = World::new(policy);
+        let at_work = Rc::new(Cell::new((0u32, 0u32)));
+        for _ in 0..nr_devices {
+            let (core, own, at_work) = (world.core().clone(), world.cell(0u32), at_work.clone());
+            world.spawn_daemon("device", async move {
+                loop {
+                    core.step(Op::turn()).await;
+                    let (now, most) = at_work.get();
+                    at_work.set((now + 1, most.max(now + 1)));
+                    for step in 0..10 {
+                        own.set(step).await;
+                    }
+                    let (now, most) = at_work.get();
+                    at_work.set((now - 1, most));
+                }
+            });
+        }
+        let cell = world.cell(0u32);
+        world.spawn("cpu", async move {
+            for step in 0..100 {
+                cell.set(step).await;
+            }
+        });
+        (world.run(50 * STEPS_MAX), at_work.get().1)
     }
 
     async fn counts(cell: &crate::shared::Shared<u32>) {
