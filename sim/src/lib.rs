@@ -21,6 +21,7 @@
 //! | [`machine`] | all of it around one engine |
 //! | [`programs`] | small public concurrency programs, to measure policies with |
 //! | [`search`] | finding the first bug of a program, and how many schedules that takes |
+//! | [`shrink`] | from a run that fails to its few decisive steps |
 //! | [`figures`] | what all of this costs, measured, and the commands that measure it (no code) |
 //! | [`shared`] | the smallest way in: shared cells and a lock, without simulated memory |
 //!
@@ -44,5 +45,6 @@ pub mod programs;
 pub mod replay;
 pub mod search;
 pub mod shared;
+pub mod shrink;
 pub mod sync;
 pub mod trace;

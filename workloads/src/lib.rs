@@ -24,6 +24,7 @@ pub mod revision;
 pub mod run;
 pub mod scenario;
 pub mod seed_file;
+pub mod shrink;
 pub mod sweep;
 pub mod tag;
 pub mod token;

@@ -275,6 +275,11 @@ impl Choices {
         self.policy.ordered(before, after);
     }
 
+    /// Passes on to the policy that an actor starts.
+    pub(super) fn started(&mut self, actor: ActorId, name: &str) {
+        self.policy.started(actor, name);
+    }
+
     /// Where a replayed list and the run went apart, if they did.
     pub fn divergence(&self) -> Option<crate::policy::Divergence> {
         self.policy.divergence()

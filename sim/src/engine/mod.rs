@@ -316,6 +316,7 @@ impl Engine {
             for Spawn { name, group, life, actor } in spawns.drain(..) {
                 let clock = self.runnable.last.map_or(0, |last| self.slots[last.index()].clock);
                 let id = ActorId(self.slots.len() as u8);
+                self.core.choices().borrow_mut().started(id, name.of(&self.names));
                 self.slots.push(Slot { name, group, life, actor: Some(actor), clock });
                 self.runnable.ops.push(Op::begin());
                 self.blocked.push(AWAKE);

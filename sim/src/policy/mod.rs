@@ -70,6 +70,11 @@ pub trait Policy {
         let _ = (before, after);
     }
 
+    /// Told that an actor starts, before it can be picked, and what traces call it.
+    fn started(&mut self, actor: ActorId, name: &str) {
+        let _ = (actor, name);
+    }
+
     /// Name with parameters, as `--policy` takes it (`pct:3`).
     fn name(&self) -> String;
 

@@ -12,6 +12,7 @@ mod list;
 mod matrix;
 mod replay;
 mod run;
+mod shrink;
 mod snapshot;
 mod sweep;
 
@@ -100,6 +101,7 @@ const EXAMPLES: &str = "\
 Examples:
   lurch sweep flb-retrieve-enomem --kernel v2 --runs 1000
   lurch replay lu1-flb-retrieve-enomem-surw-1-xxxx
+  lurch shrink lu1-flb-retrieve-enomem-surw-1-xxxx
   lurch explain lu1-flb-retrieve-enomem-surw-1-xxxx --mail
   lurch list scenarios
 
@@ -129,6 +131,8 @@ enum Command {
     Sweep(sweep::Args),
     /// Run again what a token or seed file names
     Replay(replay::Args),
+    /// Make a run that fails as small as can be: fewer actors, operations, failures, context switches
+    Shrink(shrink::Args),
     /// Say why a run failed: chain of causes, memory, order of the decisive steps
     Explain(explain::Args),
     /// Decode the state that is handed over at a mark
@@ -157,6 +161,7 @@ pub fn main() -> i32 {
         Command::Run(args) => run::command(args, &mut console),
         Command::Sweep(args) => sweep::command(args, &mut console),
         Command::Replay(args) => replay::command(args, &mut console),
+        Command::Shrink(args) => shrink::command(args, &mut console),
         Command::Explain(args) => explain::command(args, &mut console),
         Command::Snapshot(args) => snapshot::command(args, &mut console),
         Command::Doctor(args) => doctor::command(args, &mut console),

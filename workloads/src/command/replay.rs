@@ -55,6 +55,10 @@ fn rewrite(args: &Args, mut file: SeedFile, console: &mut Console) -> Result<Exi
     if token::looks_like_token(&args.source) {
         return Err(CommandError::Usage("--rewrite is for seed files; a token has nothing to rewrite".to_owned()));
     }
+    if !file.shrunk_from.is_empty() {
+        let next = format!("lurch shrink {} -o {}", file.shrunk_from, args.source);
+        return Err(CommandError::Usage(format!("--rewrite: policy and seed make the run that this one was shrunk from; next: {next}")));
+    }
     let outcome = run(&mut Workspace::new(), &file.spec, &How::default());
     let verdict = &outcome.verdict;
     let same = file.expect.is_none_or(|expect| expect == verdict.kind)

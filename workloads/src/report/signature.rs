@@ -11,10 +11,23 @@ use super::words;
 /// The causes in words: what was made to fail, each kind once, what decided, and how the request was answered. What came of the
 /// answer is in the title already.
 pub fn parts(history: &History<'_>, cause: &Cause) -> Vec<String> {
+    let mut parts = injected(history, cause);
+    parts.extend(decisive(history, cause));
+    parts
+}
+
+/// What was made to fail, each kind once.
+pub fn injected(history: &History<'_>, cause: &Cause) -> Vec<String> {
     let injected = cause.links.iter().filter(|link| link.role == Role::Injected);
     let mut parts: Vec<String> = injected.map(|link| words::key(history, link.at)).collect();
     parts.sort_unstable();
     parts.dedup();
+    parts
+}
+
+/// What decided, and how the request was answered.
+pub fn decisive(history: &History<'_>, cause: &Cause) -> Vec<String> {
+    let mut parts = Vec::new();
     let decided = cause.decider.or_else(|| freed(history, cause));
     if let Some(at) = decided {
         let function = history.function(at).map(|function| format!(" in {function}")).unwrap_or_default();

@@ -62,18 +62,22 @@ pub fn run(workspace: &mut Workspace, spec: &RunSpec, how: &How<'_>) -> Outcome 
     if spec.is_hosted() {
         return crate::host::run_keeping(spec, how.keep_log).outcome;
     }
-    let profile = workspace.profile(spec);
-    let policy: Box<dyn Policy> = match how.replay {
-        Some(list) => {
-            let replay = Replay::new(list.to_vec());
-            match how.then {
-                Some(then) => Box::new(replay.then(then.build(spec.seed, &profile.schedule, profile.faults(spec)))),
-                None => Box::new(replay),
-            }
-        }
-        None => spec.policy.build(spec.seed, &profile.schedule, profile.faults(spec)),
+    let mut build = |policy: PolicySpec| {
+        let profile = workspace.profile(spec);
+        policy.build(spec.seed, &profile.schedule, profile.faults(spec))
     };
+    let policy: Box<dyn Policy> = match (how.replay, how.then) {
+        (Some(list), Some(then)) => Box::new(Replay::new(list.to_vec()).then(build(then))),
+        (Some(list), None) => Box::new(Replay::new(list.to_vec())),
+        (None, _) => build(spec.policy),
+    };
+    run_under(workspace, spec, policy, how, u64::MAX)
+}
+
+/// Runs `spec` under a policy of the caller's, for at most `steps_max` steps: a run that is cut ends in the bound `steps`.
+pub fn run_under(workspace: &mut Workspace, spec: &RunSpec, policy: Box<dyn Policy>, how: &How<'_>, steps_max: u64) -> Outcome {
     let mut run = Run::start(workspace, spec, policy, how);
+    run.steps_max = run.steps_max.min(steps_max);
     while run.burst(BURST) {}
     run.end(workspace)
 }

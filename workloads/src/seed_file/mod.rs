@@ -7,6 +7,7 @@
 //! | `scenario`, `kernel`, `defects`, `policy`, `seed`, `settings`, `fail_nth` | what makes the run: see [`RunSpec`] |
 //! | `property`, `title`, `expect` | what it showed: verdict `clean`, `safe-stop`, `violation` or `bound` |
 //! | `trace_hash` | hash of its event stream, 16 hex digits |
+//! | `shrunk_from` | token or file of the larger run that `choices` were shrunk from: seed and policy are that run's |
 //! | `first_seen`, `fixed_by` | commit or revision, free text |
 //! | `story` | why it happens, for people |
 //! | `choices_check` | check of `choices`, 8 hex digits; without it damage shows only when the run diverges |
@@ -49,6 +50,8 @@ pub struct SeedFile {
     pub expect: Option<VerdictKind>,
     /// Hash of its event stream.
     pub trace_hash: Option<u64>,
+    /// The larger run it was shrunk from; empty for a run as policy and seed make it.
+    pub shrunk_from: String,
     /// Where it was seen first.
     pub first_seen: String,
     /// What mended it.
@@ -68,6 +71,7 @@ impl SeedFile {
             title: outcome.verdict.title.clone(),
             expect: Some(outcome.verdict.kind),
             trace_hash: Some(outcome.trace_hash),
+            shrunk_from: String::new(),
             first_seen: String::new(),
             fixed_by: String::new(),
             story: String::new(),
@@ -83,6 +87,7 @@ impl SeedFile {
             title: String::new(),
             expect: None,
             trace_hash: None,
+            shrunk_from: String::new(),
             first_seen: String::new(),
             fixed_by: String::new(),
             story: String::new(),

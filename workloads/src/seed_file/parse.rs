@@ -15,7 +15,7 @@ use crate::run::{RunSpec, VerdictKind};
 use crate::scenario::{Scenario, Settings};
 use crate::token;
 
-const KEYS: [&str; 17] = [
+const KEYS: [&str; 18] = [
     "format",
     "token",
     "scenario",
@@ -29,6 +29,7 @@ const KEYS: [&str; 17] = [
     "title",
     "expect",
     "trace_hash",
+    "shrunk_from",
     "first_seen",
     "fixed_by",
     "story",
@@ -79,12 +80,14 @@ impl<'t, 'i> Reader<'t, 'i> {
             settings: self.settings()?,
         };
         self.check_token(&spec)?;
+        self.check_shrunk()?;
         Ok(SeedFile {
             spec,
             property: self.string("property")?.unwrap_or_default().to_owned(),
             title: self.string("title")?.unwrap_or_default().to_owned(),
             expect: self.parsed("expect", verdict)?,
             trace_hash: self.parsed("trace_hash", hash)?,
+            shrunk_from: self.string("shrunk_from")?.unwrap_or_default().to_owned(),
             first_seen: self.string("first_seen")?.unwrap_or_default().to_owned(),
             fixed_by: self.string("fixed_by")?.unwrap_or_default().to_owned(),
             story: self.string("story")?.unwrap_or_default().to_owned(),
@@ -154,6 +157,19 @@ impl<'t, 'i> Reader<'t, 'i> {
             };
         }
         Ok(settings)
+    }
+
+    /// A shrunk run is nothing without its choices: policy and seed make the one it came from.
+    fn check_shrunk(&self) -> Result<(), SeedFileError> {
+        match self.value("shrunk_from") {
+            Some(value) if self.value(CHOICES).is_none() => {
+                self.fail(value.span(), "a shrunk run needs its `choices`: policy and seed make the run it was shrunk from".to_owned())
+            }
+            Some(value) if self.value("token").is_some() => {
+                self.fail(value.span(), "a shrunk run has no token: a token makes the run it was shrunk from".to_owned())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// A token beside the keys must say the same.

@@ -24,6 +24,7 @@ fn sample() -> SeedFile {
         expect: Some(VerdictKind::Violation),
         trace_hash: Some(0xabc),
         first_seen: "v2".to_owned(),
+        shrunk_from: String::new(),
         fixed_by: String::new(),
         story: "One line.\nAnother \"quoted\" line \\ with a tab\t.\n".to_owned(),
         choices: Some(vec![Recorded::new(ChoiceKind::Schedule, 3); 9]),

@@ -21,7 +21,7 @@ pub fn write(file: &SeedFile) -> String {
         let _ = writeln!(text, "{key} = {value}");
     };
     line("format", FORMAT.to_string());
-    if let Some(token) = token::encode(spec) {
+    if let Some(token) = token::encode(spec).filter(|_| file.shrunk_from.is_empty()) {
         line("token", quoted(&token));
     }
     line("scenario", quoted(spec.scenario.name));
@@ -52,6 +52,9 @@ pub fn write(file: &SeedFile) -> String {
     if let Some(hash) = file.trace_hash {
         line("trace_hash", quoted(&format!("{hash:016x}")));
     }
+    if !file.shrunk_from.is_empty() {
+        line("shrunk_from", quoted(&file.shrunk_from));
+    }
     if !file.story.is_empty() {
         line("story", format!("\"\"\"\n{}\"\"\"", escaped(&file.story, true)));
     }
@@ -69,7 +72,8 @@ pub fn file_name(file: &SeedFile) -> String {
     identity.push_str(&file.spec.kernel());
     identity.extend(file.spec.defects.iter().map(|defect| defect.id()));
     let hash = blake3::hash(identity.as_bytes()).to_hex();
-    format!("{}--{}-{:x}-{}.toml", slug(meaning), file.spec.scenario.name, file.spec.seed, &hash[..4])
+    let shrunk = if file.shrunk_from.is_empty() { "" } else { "-shrunk" };
+    format!("{}--{}-{:x}-{}{shrunk}.toml", slug(meaning), file.spec.scenario.name, file.spec.seed, &hash[..4])
 }
 
 /// Lower case words with single hyphens between them.
