@@ -67,6 +67,8 @@ pub struct Judge {
     hash: TraceHash,
     log: Option<Vec<Event>>,
     finding: Option<Finding>,
+    /// Events kept when the finding was made.
+    nr_events: usize,
 }
 
 impl Default for Judge {
@@ -89,7 +91,16 @@ impl Judge {
         let by_verb = std::array::from_fn(|bit| wanted_by(&|oracle| oracle.verbs() >> bit & 1 != 0));
         let asked = by_kind.iter().enumerate().filter(|(_, set)| **set != 0).fold(0, |mask, (kind, _)| mask | 1 << kind);
         let interests = if keep_log { u32::MAX } else { asked };
-        Judge { oracles, interests, by_kind, by_verb, hash: TraceHash::default(), log: keep_log.then(Vec::new), finding: None }
+        Judge {
+            oracles,
+            interests,
+            by_kind,
+            by_verb,
+            hash: TraceHash::default(),
+            log: keep_log.then(Vec::new),
+            finding: None,
+            nr_events: 0,
+        }
     }
 
     /// Takes one event into the hash; true when it must be told, too.
@@ -113,7 +124,7 @@ impl Judge {
             let place = asked.trailing_zeros() as usize;
             asked &= asked - 1;
             if let Some(finding) = self.oracles[place].on_event(event, view) {
-                self.finding.get_or_insert(finding);
+                self.found(finding);
             }
         }
         !before && self.finding.is_some()
@@ -121,21 +132,29 @@ impl Judge {
 
     /// Asks every oracle about the end of the run.
     pub fn end(&mut self, view: &View<'_>) {
-        for oracle in &mut self.oracles {
-            if let Some(finding) = oracle.at_end(view) {
-                self.finding.get_or_insert(finding);
+        for place in 0..self.oracles.len() {
+            if let Some(finding) = self.oracles[place].at_end(view) {
+                self.found(finding);
             }
         }
     }
 
     /// Records a finding made elsewhere; the first one stays.
     pub fn found(&mut self, finding: Finding) {
-        self.finding.get_or_insert(finding);
+        if self.finding.is_none() {
+            self.finding = Some(finding);
+            self.nr_events = self.log().len();
+        }
     }
 
     /// The first finding.
     pub fn finding(&self) -> Option<&Finding> {
         self.finding.as_ref()
+    }
+
+    /// How many of the kept events there were when the finding was made: what follows is the rest of its step.
+    pub fn nr_events_to_finding(&self) -> usize {
+        self.nr_events
     }
 
     /// The trace hash so far.

@@ -131,8 +131,10 @@ pub fn analyse(history: &History<'_>) -> Cause {
 
 /// The event that made the finding: the last hardware access of the last step, else the last event that says something.
 fn found_at(history: &History<'_>, end: usize) -> usize {
+    let found = history.outcome().found;
+    let end = found.map_or(end, |found| end.min(found.nr_events.saturating_sub(1)));
     // A program's own finding: what it did last. The access itself may have left no event.
-    if let Some(by) = history.outcome().found_by.filter(|&by| !history.is_hardware(by))
+    if let Some(by) = found.map(|found| found.by).filter(|&by| !history.is_hardware(by))
         && let Some(at) = (0..=end).rev().find(|&at| history.event(at).actor == by && is_telling(&history.event(at).kind))
     {
         return at;

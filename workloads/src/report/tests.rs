@@ -11,7 +11,7 @@ use super::text::{self, Case, Form};
 use super::{signature, trace};
 use crate::defect::Defects;
 use crate::revision::Revision;
-use crate::run::{ActorName, Counts, Outcome, RunSpec, Verdict, VerdictKind};
+use crate::run::{ActorName, Counts, Found, Outcome, RunSpec, Verdict, VerdictKind};
 use crate::scenario::{self, Settings};
 use crate::{errno, tag, verb};
 
@@ -94,7 +94,7 @@ impl Stream {
             log: self.log,
             actors: vec![actor("luod/0", Some(0)), actor("dev 00:02.0", None), actor("swapper/0", Some(1))],
             regions: Vec::new(),
-            found_by: None,
+            found: None,
             divergence: None,
             snapshots: Vec::new(),
             assumptions: Vec::new(),
@@ -129,7 +129,7 @@ fn overtaken() -> Outcome {
     stream.call(AGENT, "map_range");
     stream.store(AGENT, LEAF, 0, GUEST.0 | 3);
     let mut outcome = stream.outcome("I7", "entry-written-while-immutable", &["table word at pa 0x410008"]);
-    outcome.found_by = Some(AGENT);
+    outcome.found = Some(Found { by: AGENT, nr_events: outcome.log.len() });
     outcome
 }
 
@@ -268,6 +268,7 @@ fn a_program_that_looks_again_is_not_overtaken() {
     let again =
         Event { kind: EventKind::Load { pa: flag, bytes: 1, value: 1, flavor: Flavor::Plain }, ..outcome.log[outcome.log.len() - 2] };
     outcome.log.insert(outcome.log.len() - 1, again);
+    outcome.found = Some(Found { by: AGENT, nr_events: outcome.log.len() });
     with_cause(&outcome, |_, cause| assert_eq!((cause.decider, cause.check), (None, None)));
 }
 

@@ -10,7 +10,7 @@ mod verdict;
 mod workspace;
 
 pub use env::Env;
-pub use outcome::{ActorName, Counts, Failure, Outcome, Region, Verdict, VerdictKind};
+pub use outcome::{ActorName, Counts, Failure, Found, Outcome, Region, Verdict, VerdictKind};
 pub use spec::RunSpec;
 pub use workspace::Workspace;
 
@@ -166,8 +166,10 @@ impl Run {
             machine.finish();
         }
         let verdict = verdict::of(&spec, &machine, &engine, ended, &counts.borrow(), &callers.borrow());
-        let stopped = machine.stopped().map(|stop| stop.actor);
-        let found_by = machine.judge().finding().map(|finding| finding.actor).or(stopped);
+        let found = {
+            let judge = machine.judge();
+            judge.finding().map(|finding| Found { by: finding.actor, nr_events: judge.nr_events_to_finding() })
+        };
         let actors = engine
             .actors()
             .map(|(_, name, group)| ActorName { name: name.to_owned(), era: (group != sim::device::HARDWARE).then_some(group.0) })
@@ -191,7 +193,7 @@ impl Run {
         let assumptions = verdict::assumptions(&spec, &counts);
         Outcome {
             regions,
-            found_by,
+            found,
             verdict,
             steps,
             cycles,

@@ -136,6 +136,15 @@ pub struct ActorName {
     pub era: Option<u8>,
 }
 
+/// Where in a run a finding was made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Found {
+    /// Whose step it was.
+    pub by: ActorId,
+    /// How many events had been kept by then.
+    pub nr_events: usize,
+}
+
 /// Memory that is nobody's to hand out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Region {
@@ -168,8 +177,8 @@ pub struct Outcome {
     pub actors: Vec<ActorName>,
     /// What lies in memory from the beginning, outside the allocator.
     pub regions: Vec<Region>,
-    /// Whose step the finding was made in; none where nothing was found.
-    pub found_by: Option<ActorId>,
+    /// Where the finding was made; none where nothing was found.
+    pub found: Option<Found>,
     /// Where a replay diverged.
     pub divergence: Option<Divergence>,
     /// Decoded state at the marks asked for, as text.
