@@ -160,7 +160,7 @@ impl Sweep<'_> {
             self.tell(console, finding)?;
         }
         let findings = triage.findings.len() as u64;
-        let summary = claim::summary(selection, &catch, findings);
+        let summary = claim::summary(selection, &catch, findings, seed);
         for line in claim::lines(&summary) {
             console.say(&line)?;
         }

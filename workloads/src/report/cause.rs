@@ -263,7 +263,8 @@ fn follow_request(history: &History<'_>, cause: &mut Cause, finding: usize) {
     let differs = request.pa.map(|pa| pa.pfn()) != good.pa.map(|pa| pa.pfn()) && request.iova.page() == good.iova.page()
         || request.domain != good.domain;
     let mut before_decided = changed.iter().rev().copied().find(|at| *at < decided && could_decide(at));
-    if before_decided.is_none() && differs {
+    // A blocked request says nothing about how it would have been answered.
+    if before_decided.is_none() && differs && request.pa.is_some() {
         // What was decided takes effect when requests under way have landed and caches were emptied: it may stand before the last
         // good translation. Of the commands and of the words this request read, the latest change decided.
         let read: Vec<Pa> = fetched.iter().filter_map(|&at| request::fetched_pa(history, at)).collect();

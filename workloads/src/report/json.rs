@@ -227,6 +227,8 @@ pub struct SummaryJson {
     pub bounds: BTreeMap<String, u64>,
     /// Runs that ended in a listed finding, by its id; see findings.md.
     pub listed: BTreeMap<&'static str, u64>,
+    /// Of each of them the first run: its token, or its seed; of a single scenario.
+    pub listed_first: BTreeMap<&'static str, String>,
     /// Runs that hit each mark.
     pub runs_with_mark: BTreeMap<&'static str, u64>,
     /// DMA requests completed, by phase.

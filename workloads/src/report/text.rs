@@ -182,9 +182,11 @@ fn because(page: &mut Page, history: &History<'_>, cause: &Cause) {
     let bad_at = cause.first_bad.unwrap_or(request.issued);
     let steps = format!("(step {}) and its first bad one (step {})", step(good.done.unwrap_or(good.issued)), step(bad_at));
     let what = if cause.translation_changed { "what decides translation was changed by" } else { "the owner of the memory was changed by" };
+    // What was commanded earlier takes effect when requests under way have landed and caches were emptied.
+    let when = if decider < good.done.unwrap_or(good.issued) { "Before" } else { "Between" };
     page.wrapped(
         "  ",
-        &format!("Between the device's last good access {steps}, {what} {}: {}", by(history, decider), words::long(history, decider)),
+        &format!("{when} the device's last good access {steps}, {what} {}: {}", by(history, decider), words::long(history, decider)),
     );
     if request.cached {
         let seen = match cause.nr_invalidations {

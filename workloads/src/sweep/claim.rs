@@ -5,12 +5,15 @@
 //! the programs are others, and unmap nothing). A zero
 //! among these fails the claim. Devices are off until the first kernel has booted: phase "cold-boot" is counted, never asked for.
 
+use std::collections::BTreeMap;
+
 use super::tally::Tally;
 use super::{Selection, hunt::Catch};
 use crate::mark::Mark;
 use crate::report::json::SummaryJson;
 use crate::report::words;
 use crate::run::Counts;
+use crate::token;
 use crate::verb::Phase;
 use iommu_model::spec::vtd::fault::FaultReason;
 
@@ -42,8 +45,15 @@ pub fn missing(selection: &Selection, tally: &Tally) -> Vec<String> {
 }
 
 /// The summary of one selection's hunt.
-pub fn summary(selection: &Selection, catch: &Catch, findings: u64) -> SummaryJson {
+///
+/// `seed` is the seed of run 0.
+pub fn summary(selection: &Selection, catch: &Catch, findings: u64, seed: u64) -> SummaryJson {
     let mut summary = total(&catch.tally, catch, findings);
+    let again = |run: u64| {
+        let spec = selection.spec(seed.wrapping_add(run));
+        token::encode(&spec).unwrap_or_else(|| format!("--seed {:#x}", spec.seed))
+    };
+    summary.listed_first = catch.tally.listed.iter().map(|(&id, listed)| (id, again(listed.first))).collect();
     summary.r#type = "scenario";
     summary.scenario = Some(selection.scenario.name);
     summary.kernel = Some(selection.spec(0).kernel());
@@ -72,7 +82,8 @@ pub fn total(tally: &Tally, catch: &Catch, findings: u64) -> SummaryJson {
         verdicts: tally.verdicts(),
         stops: tally.stops.clone(),
         bounds: tally.bounds.clone(),
-        listed: tally.listed.clone(),
+        listed: tally.listed.iter().map(|(&id, listed)| (id, listed.count)).collect(),
+        listed_first: BTreeMap::new(),
         runs_with_mark: Mark::ALL.iter().map(mark).filter(|(_, runs)| *runs > 0).collect(),
         dma: Phase::ALL.into_iter().map(|phase| (words::phase_name(phase as u64), dma[phase as usize])).collect(),
         dma_faults: dma_faults.iter().map(|(reason, count)| (FaultReason(*reason).to_string(), *count)).collect(),
@@ -98,7 +109,8 @@ pub fn lines(summary: &SummaryJson) -> Vec<String> {
     };
     lines.push(format!("  verdicts: {}", list(&mut summary.verdicts.iter().map(|(name, count)| ((*name).to_owned(), *count)))));
     for (id, count) in &summary.listed {
-        lines.push(format!("    {count} x listed finding {id} (workloads/docs/findings.md)"));
+        let first = summary.listed_first.get(id).map_or(String::new(), |first| format!("; the first: {first}"));
+        lines.push(format!("    {count} x listed finding {id} (workloads/docs/findings.md){first}"));
     }
     for (title, count) in summary.stops.iter().chain(&summary.bounds) {
         lines.push(format!("    {count} x {title}"));

@@ -29,6 +29,24 @@ impl Suspects {
     }
 }
 
+/// Runs that ended in one listed finding.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Listed {
+    /// How many.
+    pub count: u64,
+    /// The lowest number of such a run.
+    pub first: u64,
+}
+
+impl Listed {
+    const NONE: Listed = Listed { count: 0, first: u64::MAX };
+
+    fn add(&mut self, other: Listed) {
+        self.count += other.count;
+        self.first = self.first.min(other.first);
+    }
+}
+
 /// Sums over runs.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Tally {
@@ -45,7 +63,7 @@ pub struct Tally {
     /// Bounds by title.
     pub bounds: BTreeMap<String, u64>,
     /// Violations that are listed findings, by id.
-    pub listed: BTreeMap<&'static str, u64>,
+    pub listed: BTreeMap<&'static str, Listed>,
     /// Other violations.
     pub suspects: BTreeMap<Name, Suspects>,
     /// Events counted in the runs.
@@ -87,7 +105,8 @@ impl Tally {
             VerdictKind::SafeStop => increment(&mut self.stops, &verdict.title),
             VerdictKind::Bound => increment(&mut self.bounds, &verdict.title),
             VerdictKind::Violation if verdict.listed.is_some() => {
-                *self.listed.entry(verdict.listed.unwrap_or_default()).or_default() += 1;
+                let listed = self.listed.entry(verdict.listed.unwrap_or_default()).or_insert(Listed::NONE);
+                listed.add(Listed { count: 1, first: run });
             }
             VerdictKind::Violation => {
                 let name = (verdict.property.clone(), verdict.title.clone());
@@ -113,8 +132,8 @@ impl Tally {
                 *mine.entry(title.clone()).or_default() += count;
             }
         }
-        for (id, count) in &other.listed {
-            *self.listed.entry(id).or_default() += count;
+        for (id, theirs) in &other.listed {
+            self.listed.entry(id).or_insert(Listed::NONE).add(*theirs);
         }
         for (name, theirs) in &other.suspects {
             let mine = self.suspects.entry(name.clone()).or_default();
@@ -132,7 +151,8 @@ impl Tally {
             (VerdictKind::SafeStop.name(), self.stops.values().sum()),
             (
                 VerdictKind::Violation.name(),
-                self.suspects.values().map(|suspects| suspects.count).sum::<u64>() + self.listed.values().sum::<u64>(),
+                self.suspects.values().map(|suspects| suspects.count).sum::<u64>()
+                    + self.listed.values().map(|listed| listed.count).sum::<u64>(),
             ),
             (VerdictKind::Bound.name(), self.bounds.values().sum()),
         ])
