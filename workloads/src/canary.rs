@@ -50,6 +50,10 @@ pub const ALL: &[Canary] = &[
     Canary { defect: Defect::StrayWarn, scenario: "update-with-dma", kernel: "tip-reclaim", runs: 50 },
     Canary { defect: Defect::UndefinedByte, scenario: "update-with-dma", kernel: "tip-reclaim", runs: 50 },
     Canary { defect: Defect::DomainIdNotReserved, scenario: "update-with-dma", kernel: "tip-reclaim", runs: 200 },
+    Canary { defect: Defect::ShutdownWithoutFlush, scenario: "abort-and-reuse", kernel: "tip", runs: 4000 },
+    Canary { defect: Defect::LostRaceLeaksTable, scenario: "map-vs-preserve", kernel: "tip", runs: 1000 },
+    Canary { defect: Defect::TrackerSlotDangles, scenario: "preserve-fails-midway", kernel: "v2", runs: 400 },
+    Canary { defect: Defect::UnfreezeSkipped, scenario: "preserve-fails-midway", kernel: "tip", runs: 2000 },
 ];
 
 #[cfg(test)]

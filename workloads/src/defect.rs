@@ -78,7 +78,7 @@ defects! {
     /// A preserve of an iommufd that fails leaves the address space immutable.
     RollbackKeepsImmutable = "rollback-keeps-immutable", "L1", "reverse of the error path of iommufd_save_hwpt";
     /// A preserve of an iommufd that fails keeps its hold on the HWPT.
-    RollbackLeaksHold = "rollback-leaks-hold", "unexplained", "reverse of the error path of iommufd preserve";
+    RollbackLeaksHold = "rollback-leaks-hold", "references", "reverse of the error path of iommufd preserve";
     /// A file whose preserve failed stays in the set of preserved files.
     PreserveFdStaysBusy = "preserve-fd-stays-busy", "unexplained", "reverse of the error path of luo_preserve_file";
     /// The restore of a tree leaves out its lowest tables.
@@ -91,6 +91,14 @@ defects! {
     ParentNotFlushed = "LU-092", "availability", "reverse of 81b3c2521844 in the generic page table";
     /// A context entry stays in the CPU's cache. Needs `coherent-walker=no`.
     ContextNotFlushed = "context-not-flushed", "availability", "reverse of clflush_cache_range() in domain_context_mapping_one()";
+    /// Shutdown cuts unpreserved devices off and flushes nothing.
+    ShutdownWithoutFlush = "shutdown-without-flush", "I10", "reverse of the global flush in intel_iommu_shutdown()";
+    /// A mapper that loses the race to install a table forgets its own.
+    LostRaceLeaksTable = "lost-race-leaks-table", "tables", "reverse of the free in pt_iommu_new_table()";
+    /// A failed add frees its nodes and leaves the slot that named them.
+    TrackerSlotDangles = "tracker-slot-dangles", "tracker", "reverse of err_free_nodes in kho_radix_add_page()";
+    /// A refused reboot leaves a session's files frozen.
+    UnfreezeSkipped = "unfreeze-skipped", "callbacks", "reverse of __luo_file_unfreeze()";
     /// The queue's doorbell is rung without a barrier behind the descriptors. Needs `memory-model=weak`.
     DoorbellRelaxed = "doorbell-relaxed", "I8", "writel_relaxed() in qi_submit_sync()";
 }

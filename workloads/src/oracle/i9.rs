@@ -2,7 +2,7 @@
 //!
 //! Formal: at each moment at which domain D takes id n of unit u: no device behind u is attached, or came over the jump, with id
 //! n and another domain. In the incoming kernel the restored domain takes the id its devices came with; a reservation names no
-//! domain.
+//! domain, and is of an id that a device behind this very unit came with.
 //!
 //! Why: caches are tagged by id alone; two domains under one id serve each other's translations.
 //! Source: facts/live-update.md 7 (I9), 4.10, 11.8 (R30).
@@ -18,6 +18,7 @@ use sim::trace::{Event, EventKind};
 use smallvec::SmallVec;
 
 use super::ledger::Ledger;
+use super::ledger::device::Device;
 use super::{finding, kinds};
 use crate::topology::Topology;
 use crate::verb;
@@ -58,7 +59,7 @@ impl DomainIds {
             return self.report(event, held, format!("domain {:#x} has it and has not given it back", other.domain));
         }
         if held.domain == 0 {
-            return None;
+            return self.reserved(event, held);
         }
         let ledger = self.ledger.borrow();
         let mine = ledger.domain_at(held.domain);
@@ -72,6 +73,17 @@ impl DomainIds {
         let bdf = user.bdf;
         drop(ledger);
         self.report(event, held, format!("device {bdf} is attached with it"))
+    }
+
+    /// An id that no device of the unit came with is taken away from it for nothing.
+    fn reserved(&self, event: &Event, held: Held) -> Option<Finding> {
+        let ledger = self.ledger.borrow();
+        let came_with = |device: &Device| device.unit.0 == held.unit && device.inherited && device.domain_id == Some(held.id);
+        if ledger.devices.iter().any(came_with) {
+            return None;
+        }
+        let what = format!("domain id {:#x} of iommu{} is reserved; no device behind it came over with that id", held.id, held.unit);
+        finding("I9", "domain-id-reserved-for-nobody", event, vec![what])
     }
 
     fn attached(&self, event: &Event, args: [u64; 4]) -> Option<Finding> {
@@ -162,6 +174,7 @@ mod tests {
         bench.preserve_device();
         bench.jump(&[]);
         assert_eq!(bench.note(verb::DOMAIN_ID, [0, 5, 1, 0]), None);
+        assert_eq!(bench.note(verb::DOMAIN_ID, [0, 6, 1, 0]).expect("nobody's").title, "domain-id-reserved-for-nobody");
         assert_eq!(bench.note(verb::DOMAIN_ID, [0, 5, 1, 0x77_0000]), None);
         assert_eq!(bench.attached(0x77_0000, 5), None);
         bench.note(verb::ADOPTED, [bench.bdf(), 0x77_0000, 5, 0]);

@@ -4,13 +4,13 @@
 //! Source: facts/live-update.md 1.2 and 1.4 (root FDT, radix tree of generation B), 5.1 and 5.2 (tables); Devicetree
 //! Specification 0.4, chapter 5 (flattened tree).
 
-use iommu_model::ProvenanceId;
 use iommu_model::addr::{Bdf, Pa};
 use iommu_model::cache::context::ContextTarget;
 use iommu_model::spec::vtd::context::{CONTEXT_ENTRY_BYTES, ContextEntry, TT_PASS_THROUGH};
 use iommu_model::spec::vtd::root::{ROOT_ENTRY_BYTES, RootEntry};
 use iommu_model::spec::vtd::second_stage::{LEVEL_BITS, SecondStageEntry, TABLE_ENTRIES};
 use iommu_model::vtd::Unit;
+use iommu_model::{FetchKind, ProvenanceId, Source};
 use sim::device::Fabric;
 use sim::memory::{FrameState, Memory};
 use sim::trace::UnitId;
@@ -119,6 +119,30 @@ fn read_node(memory: &Memory, node: Pa, level: u32, prefix: u64, budget: &mut u3
         }
     }
     *budget = budget.checked_sub(512 - read).ok_or("the tracker is too large")?;
+    Ok(())
+}
+
+/// Fills `out` with every node and leaf of the tracker that the root FDT at `fdt` names, the root first. A slot that leads outside of RAM
+/// counts as a node; what would be below it does not.
+///
+/// # Errors
+/// Says why the bytes are no tracker.
+pub(super) fn read_tracker_nodes(memory: &Memory, fdt: Pa, out: &mut Vec<Pa>) -> Result<(), &'static str> {
+    out.clear();
+    let root = tracker_root(memory, fdt)?;
+    let mut budget = WORDS_MAX;
+    if root.0 == 0 { Ok(()) } else { add_nodes(memory, root, TRACKER_TOP, &mut budget, out) }
+}
+
+fn add_nodes(memory: &Memory, node: Pa, level: u32, budget: &mut u32, out: &mut Vec<Pa>) -> Result<(), &'static str> {
+    out.push(node);
+    if level == 0 || !node.is_aligned(4096) || word(memory, node).is_none() {
+        return Ok(());
+    }
+    *budget = budget.checked_sub(512).ok_or("the tracker is too large")?;
+    for &value in memory.ram.frame_words(node.0 >> 12).iter().filter(|value| **value != 0) {
+        add_nodes(memory, Pa(value), level - 1, budget, out)?;
+    }
     Ok(())
 }
 
@@ -309,6 +333,33 @@ pub(super) fn cached_page(fabric: &Fabric, first: Pa, bytes: u64) -> Option<Cach
         entries.any(|entry| (entry.readable || entry.writable) && overlaps(entry.frame, entry.page_bytes)).then_some("IOTLB entry")
     };
     first_unit(fabric, look)
+}
+
+/// A cached entry of a unit that translates, and a word it was made from that now reads otherwise. Bits that hardware sets by itself do not
+/// count.
+pub(super) fn stale(memory: &Memory, fabric: &Fabric) -> Option<(Cached, Source)> {
+    const SET_BY_HARDWARE: u64 = SecondStageEntry::new().with_accessed(true).with_dirty(true).into_bits();
+    for (index, slot) in fabric.units().iter().enumerate() {
+        let unit = slot.unit.borrow();
+        if !unit.translation_enabled() {
+            continue;
+        }
+        let caches = unit.caches();
+        let changed = |id: ProvenanceId| {
+            let moved = |source: &Source| {
+                let ignored = if matches!(source.kind, FetchKind::Table { .. }) { SET_BY_HARDWARE } else { 0 };
+                word(memory, source.pa).is_none_or(|now| (now ^ source.value) & !ignored != 0)
+            };
+            caches.provenance(id).into_iter().find(moved)
+        };
+        let contexts = caches.contexts().map(|entry| ("context-cache entry", entry.provenance));
+        let tables = caches.psc().map(|entry| ("paging-structure cache entry", entry.provenance));
+        let pages = caches.iotlb().map(|entry| ("IOTLB entry", entry.provenance));
+        if let Some((what, source)) = contexts.chain(tables).chain(pages).find_map(|(what, id)| Some((what, changed(id)?))) {
+            return Some((Cached { unit: UnitId(index as u8), what }, source));
+        }
+    }
+    None
 }
 
 fn first_unit(fabric: &Fabric, look: impl Fn(&Unit) -> Option<&'static str>) -> Option<Cached> {

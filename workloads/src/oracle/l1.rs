@@ -1,7 +1,7 @@
 //! L1: when nothing is preserved any more, tracker and metadata are what they were when nothing was preserved yet.
 //!
 //! Formal: at each quiet moment (no session, no call under way) of a kernel: the records of the tracker in RAM, the number of
-//! allocated blocks of each metadata tag, and the number of live bookkeeping objects equal those at its first quiet moment; no
+//! allocated blocks of each metadata tag, and the number of live bookkeeping objects equal those at its first quiet moment (of the first kernel: before userspace opens anything); no
 //! domain or address space is immutable, no device preserved; and every pinned folio is mapped somewhere. When userspace has closed
 //! everything, the blocks and objects of every tag are as many as before it opened anything.
 //!
@@ -128,6 +128,14 @@ impl Quiescent {
 
     fn closed(&mut self, event: &Event, view: &View<'_>) -> Option<Finding> {
         let now = census(view.memory);
+        let ledger = self.ledger.borrow();
+        // Setting virtual machines up preserves nothing: whatever is preserved later is compared with this.
+        if self.first.is_none() && ledger.era == 0 && ledger.tracker_error.is_none() {
+            let mut first = Inventory::default();
+            first.take(&ledger, view.memory);
+            self.first = Some(first);
+        }
+        drop(ledger);
         let Some(bare) = &self.bare else {
             self.bare = Some(now);
             return None;

@@ -249,6 +249,11 @@ impl Ledger {
         &self.calls[usize::from(event.actor.0)]
     }
 
+    /// True when the acting program is in a call and nobody else is in one.
+    pub(crate) fn alone(&self, event: &Event) -> bool {
+        matches!(self.live_calls.as_slice(), [only] if *only == event.actor.0)
+    }
+
     /// True while a reboot call is under way.
     pub(crate) fn rebooting(&self) -> bool {
         self.live_calls.iter().any(|actor| self.calls[usize::from(*actor)].number == call::REBOOT)

@@ -11,10 +11,12 @@ pub mod contract;
 
 mod adoption;
 mod availability;
+mod callbacks;
 mod counter;
 mod definedness;
 mod hardware_write;
 mod i1;
+mod i10;
 mod i2;
 mod i3;
 mod i5;
@@ -30,8 +32,11 @@ mod l3;
 pub mod ledger;
 mod p1;
 mod p3;
+mod references;
+mod tables;
 #[cfg(test)]
 mod testing;
+mod tracker;
 mod unexplained;
 
 use std::cell::RefCell;
@@ -83,6 +88,11 @@ pub const CATALOGUE: &[OracleInfo] = &[
     info("I8", "No table page is freed and no page unpinned while a unit holds something made from it.", Defect::FreeBeforeFlush),
     info("I9", "A domain id that hardware uses for a device is not given to another domain of its unit.", Defect::DomainIdNotReserved),
     info(
+        "I10",
+        "At the jump nothing leads an unpreserved device to memory, and no unit holds anything older than its tables.",
+        Defect::ShutdownWithoutFlush,
+    ),
+    info(
         "L1",
         "When nothing is preserved any more, tracker and metadata are what they were when nothing was preserved yet.",
         Defect::UnpreserveSkipsFolio,
@@ -106,6 +116,10 @@ pub const CATALOGUE: &[OracleInfo] = &[
     ),
     info("LIFE", "No access touches memory that is free, beyond its object, or handed over and not restored.", Defect::NextAfterFree),
     info("P7", "Nothing that may sleep is called under a spinlock.", Defect::PreserveUnderSpinlock),
+    info("tables", "Every page-table page hangs in the tree of its domain, or was freed.", Defect::LostRaceLeaksTable),
+    info("tracker", "The KHO tracker is made of its own pages, and of all of them.", Defect::TrackerSlotDangles),
+    info("callbacks", "The callbacks of a file come in the order of its life; none is skipped, none doubled.", Defect::UnfreezeSkipped),
+    info("references", "At rest every count of holders is what the holders make it.", Defect::RollbackLeaksHold),
     info("adoption", "Once devices are probed, they walk only tables that this kernel has restored.", Defect::RestoreSkipsTable),
     info(
         "availability",
@@ -148,9 +162,14 @@ pub fn all_in(topo: &Rc<Topology>, counts: &Rc<RefCell<Counts>>, context: Contex
         Box::new(adoption::Adoption::new(l())),
         Box::new(i3::Landing::new(l())),
         Box::new(availability::Availability::new(l())),
+        Box::new(i10::CutOff::new(l())),
+        Box::new(tracker::Tracker::new(l())),
+        Box::new(tables::Tables::new(l())),
         Box::new(p1::Unpreserve::new()),
+        Box::new(callbacks::Callbacks::new(l())),
         Box::new(p3::Flb::new(l())),
         Box::new(l1::Quiescent::new(l())),
+        Box::new(references::References::new(l())),
         Box::new(l2::Finished::new(l())),
         Box::new(definedness::Definedness::new(l())),
         Box::new(unexplained::Unexplained::new(l())),

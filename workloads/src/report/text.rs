@@ -180,14 +180,18 @@ fn because(page: &mut Page, history: &History<'_>, cause: &Cause) {
     page.plain("");
     let step = |at: usize| history.event(at).step;
     let bad_at = cause.first_bad.unwrap_or(request.issued);
-    let steps = format!("(step {}) and its first bad one (step {})", step(good.done.unwrap_or(good.issued)), step(bad_at));
-    let what = if cause.translation_changed { "what decides translation was changed by" } else { "the owner of the memory was changed by" };
-    // What was commanded earlier takes effect when requests under way have landed and caches were emptied.
-    let when = if decider < good.done.unwrap_or(good.issued) { "Before" } else { "Between" };
-    page.wrapped(
-        "  ",
-        &format!("{when} the device's last good access {steps}, {what} {}: {}", by(history, decider), words::long(history, decider)),
+    // A write is translated when it is issued and lands later; what was commanded before takes effect when caches were emptied.
+    let translated = good.translated.unwrap_or(good.issued);
+    let done =
+        good.done.filter(|&done| step(done) != step(translated)).map_or(String::new(), |done| format!(", done at step {}", step(done)));
+    let when = if decider < translated { "Before" } else { "Between" };
+    let accesses = format!(
+        "the device's last good access (translated at step {}{done}) and its first bad one (step {})",
+        step(translated),
+        step(bad_at)
     );
+    let what = if cause.translation_changed { "what decides translation was changed by" } else { "the owner of the memory was changed by" };
+    page.wrapped("  ", &format!("{when} {accesses}, {what} {}: {}", by(history, decider), words::long(history, decider)));
     if request.cached {
         let seen = match cause.nr_invalidations {
             0 => "no invalidation was performed between that and this access".to_owned(),

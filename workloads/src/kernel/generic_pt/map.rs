@@ -209,7 +209,9 @@ async fn pt_iommu_new_table(t: &Task, at: Ptr<u64>, seen: u64, gfp: Gfp) -> Errn
         return 0;
     }
     if t.cmpxchg(at, seen, table_entry(table)).await != seen {
-        iommu_free_pages(t, table).await;
+        if !t.k.has(Defect::LostRaceLeaksTable) {
+            iommu_free_pages(t, table).await;
+        }
         return EAGAIN;
     }
     if dma_incoherent(t) {

@@ -387,7 +387,9 @@ async fn __luo_file_unfreeze(t: &Task, session: Ptr<Session>, failed: Ptr<LuoFil
         if file_of(link) == failed {
             break;
         }
-        luo_file_unfreeze_one(t, session, file_of(link)).await;
+        if !t.k.has(Defect::UnfreezeSkipped) {
+            luo_file_unfreeze_one(t, session, file_of(link)).await;
+        }
         at = list::next(t, link, head).await;
     }
     match t.k.rev.luo {

@@ -93,7 +93,9 @@ async fn clear_unpreserved(t: &Task, iommu: Ptr<IntelIommu>, hw: Ptr<HwSer>) {
             }
         }
     }
-    flush_globally(t, iommu).await;
+    if !t.k.has(Defect::ShutdownWithoutFlush) {
+        flush_globally(t, iommu).await;
+    }
     note_devices(t, iommu, verb::DEVICE_ATTACHED).await;
 }
 
