@@ -8,9 +8,9 @@ use iommu_model::addr::Pa;
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
-use crate::cpu::Cpu;
+use crate::cpu::{Cpu, Read, Store};
 use crate::engine::{ActorId, Object, Op, OpKind};
-use crate::memory::{Memory, Ptr, Scalar};
+use crate::memory::{Memory, Ptr};
 use crate::trace::{EventKind, Flavor, LockKind};
 
 /// `struct mutex`: the owner word. 0 is free, else actor + 1.
@@ -130,43 +130,45 @@ impl Cpu {
     }
 
     /// `mutex_lock`.
-    pub async fn mutex_lock(&self, lock: Ptr<Mutex>) {
-        self.might_sleep("mutex_lock");
-        self.take(lock.pa(), lock.value(), LockKind::Mutex).await;
+    pub fn mutex_lock(&self, lock: Ptr<Mutex>) -> impl Future<Output = ()> {
+        self.take(lock.value(), LockKind::Mutex, Some("mutex_lock"))
     }
     /// `mutex_unlock`.
-    pub async fn mutex_unlock(&self, lock: Ptr<Mutex>) {
-        self.release(lock.pa(), lock.value(), LockKind::Mutex).await;
+    pub fn mutex_unlock(&self, lock: Ptr<Mutex>) -> impl Future<Output = ()> {
+        self.release(lock.value(), LockKind::Mutex)
     }
     /// `spin_lock`: the holder must not sleep.
-    pub async fn spin_lock(&self, lock: Ptr<SpinLock>) {
-        self.take(lock.pa(), lock.value(), LockKind::Spin).await;
+    pub fn spin_lock(&self, lock: Ptr<SpinLock>) -> impl Future<Output = ()> {
+        self.take(lock.value(), LockKind::Spin, None)
     }
     /// `spin_unlock`.
-    pub async fn spin_unlock(&self, lock: Ptr<SpinLock>) {
-        self.release(lock.pa(), lock.value(), LockKind::Spin).await;
+    pub fn spin_unlock(&self, lock: Ptr<SpinLock>) -> impl Future<Output = ()> {
+        self.release(lock.value(), LockKind::Spin)
     }
     /// `down_read`.
-    pub async fn down_read(&self, lock: Ptr<RwSem>) {
-        self.might_sleep("down_read");
-        self.take(lock.pa(), lock.value(), LockKind::Read).await;
+    pub fn down_read(&self, lock: Ptr<RwSem>) -> impl Future<Output = ()> {
+        self.take(lock.value(), LockKind::Read, Some("down_read"))
     }
     /// `up_read`.
-    pub async fn up_read(&self, lock: Ptr<RwSem>) {
-        self.release(lock.pa(), lock.value(), LockKind::Read).await;
+    pub fn up_read(&self, lock: Ptr<RwSem>) -> impl Future<Output = ()> {
+        self.release(lock.value(), LockKind::Read)
     }
     /// `down_write`.
-    pub async fn down_write(&self, lock: Ptr<RwSem>) {
-        self.might_sleep("down_write");
-        self.take(lock.pa(), lock.value(), LockKind::Write).await;
+    pub fn down_write(&self, lock: Ptr<RwSem>) -> impl Future<Output = ()> {
+        self.take(lock.value(), LockKind::Write, Some("down_write"))
     }
     /// `up_write`.
-    pub async fn up_write(&self, lock: Ptr<RwSem>) {
-        self.release(lock.pa(), lock.value(), LockKind::Write).await;
+    pub fn up_write(&self, lock: Ptr<RwSem>) -> impl Future<Output = ()> {
+        self.release(lock.value(), LockKind::Write)
     }
 
-    async fn take(&self, pa: Pa, va: u64, kind: LockKind) {
+    /// Takes a lock; `sleeps` names the function where the taker may have to sleep.
+    async fn take(&self, va: u64, kind: LockKind, sleeps: Option<&'static str>) {
+        if let Some(what) = sleeps {
+            self.might_sleep(what);
+        }
         let word: Ptr<u64> = Ptr::new(va);
+        let pa = word.pa();
         loop {
             let (_, shared) = self.machine.reach(va, self.id());
             if shared {
@@ -175,7 +177,7 @@ impl Cpu {
                 self.machine.settle_quiet(self.id());
             }
             let mine = u64::from(self.id().0) + 1;
-            let seen = self.read_now(word).await;
+            let Some(seen) = self.read_now(word) else { match self.dead().await {} };
             self.judge_lock(pa, kind);
             let new = match kind {
                 LockKind::Mutex | LockKind::Spin => (seen == 0).then_some(mine),
@@ -183,7 +185,9 @@ impl Cpu {
                 LockKind::Write => (seen == 0).then_some(WRITER),
             };
             if let Some(new) = new {
-                self.write_now(word, new).await;
+                if !self.write_now(word, new) {
+                    match self.dead().await {}
+                }
                 self.machine.core.charge(self.machine.costs.atomic);
                 self.machine.locks.borrow_mut().take(self.id(), Held { lock: pa, kind });
                 self.machine.emit(EventKind::Locked { pa, kind });
@@ -198,8 +202,9 @@ impl Cpu {
         }
     }
 
-    async fn release(&self, pa: Pa, va: u64, kind: LockKind) {
+    async fn release(&self, va: u64, kind: LockKind) {
         let word: Ptr<u64> = Ptr::new(va);
+        let pa = word.pa();
         let (_, shared) = self.machine.reach(va, self.id());
         // A spinlock is released by a plain store, the others by an atomic operation.
         let buffered = shared && kind == LockKind::Spin && self.machine.buffers_stores();
@@ -208,7 +213,7 @@ impl Cpu {
         } else if !shared {
             self.machine.settle_quiet(self.id());
         }
-        let seen = self.read_now(word).await;
+        let Some(seen) = self.read_now(word) else { match self.dead().await {} };
         if self.machine.locks.borrow_mut().drop_held(self.id(), pa).is_none() {
             let details = vec![format!("{kind:?} lock at pa {:#x}", pa.0)];
             self.machine.violate("LOCK", "unlock of a lock that is not held".to_owned(), details);
@@ -216,13 +221,19 @@ impl Cpu {
         let new = if kind == LockKind::Read { seen.wrapping_sub(1) } else { 0 };
         self.machine.with_races(|races| races.release(self.id(), pa));
         if buffered {
-            if let Err(bad) = self.buffer_store(va, 8, new, Flavor::Atomic, true).await {
-                match self.bad_lock(va, bad).await {}
+            while self.store_buffer_is_full() {
+                self.machine.core.block(Object::store_buffer(self.id())).await;
+            }
+            if let Err(bad) = self.buffer_store(va, 8, new, Flavor::Atomic, true) {
+                self.bad_lock(va, bad);
+                match self.dead().await {}
             }
             self.machine.emit(EventKind::Unlocked { pa, kind });
             return;
         }
-        self.write_now(word, new).await;
+        if !self.write_now(word, new) {
+            match self.dead().await {}
+        }
         self.machine.emit(EventKind::Unlocked { pa, kind });
         self.machine.core.wake(Object(pa.0));
     }
@@ -237,37 +248,34 @@ impl Cpu {
         }
     }
 
-    /// Reads inside the step at hand.
-    async fn read_now<T: Scalar>(&self, at: Ptr<T>) -> T {
-        match self.machine.perform_load(at.value(), T::BYTES, Flavor::Atomic, true) {
-            Ok(value) => T::from_bits(value),
-            Err(bad) => match self.bad_lock(at.value(), bad).await {},
-        }
+    /// Reads inside the step at hand; none, and a finding, where the lock lies in bad memory.
+    fn read_now(&self, at: Ptr<u64>) -> Option<u64> {
+        let read = self.machine.perform_load(at.value(), 8, Flavor::Atomic, true);
+        read.map_err(|bad| self.bad_lock(at.value(), bad)).ok()
     }
 
-    /// Writes inside the step at hand.
-    async fn write_now<T: Scalar>(&self, at: Ptr<T>, value: T) {
-        if let Err(bad) = self.machine.perform_store(at.value(), T::BYTES, value.to_bits(), Flavor::Atomic, self.id()) {
-            match self.bad_lock(at.value(), bad).await {}
-        }
+    /// Writes inside the step at hand; false, and a finding, where the lock lies in bad memory.
+    fn write_now(&self, at: Ptr<u64>, value: u64) -> bool {
+        let written = self.machine.perform_store(at.value(), 8, value, Flavor::Atomic, self.id());
+        written.map_err(|bad| self.bad_lock(at.value(), bad)).is_ok()
     }
 
-    async fn bad_lock(&self, va: u64, bad: crate::memory::Bad) -> std::convert::Infallible {
+    #[cold]
+    fn bad_lock(&self, va: u64, bad: crate::memory::Bad) {
         let details = match self.machine.memory().direct_map(va) {
             Ok(pa) => self.machine.describe(pa),
             Err(_) => Vec::new(),
         };
         self.machine.violate("LIFE", format!("{} in lock operation", bad.title()), details);
-        self.dead().await
     }
 
     /// `refcount_set`.
-    pub async fn refcount_set(&self, at: Ptr<Refcount>, value: u32) {
-        self.write_once(at.cast::<u32>(), value).await;
+    pub fn refcount_set(&self, at: Ptr<Refcount>, value: u32) -> Store<'_> {
+        self.write_once(at.cast::<u32>(), value)
     }
     /// `refcount_read`.
-    pub async fn refcount_read(&self, at: Ptr<Refcount>) -> u32 {
-        self.read_once(at.cast::<u32>()).await
+    pub fn refcount_read(&self, at: Ptr<Refcount>) -> Read<'_, u32> {
+        self.read_once(at.cast::<u32>())
     }
     /// `refcount_inc`. Returns false, and leaves the count saturated, when it was 0: the kernel warns of a use after free.
     pub async fn refcount_inc(&self, at: Ptr<Refcount>) -> bool {

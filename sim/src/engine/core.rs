@@ -117,13 +117,15 @@ impl Core {
     /// Announces `op` and suspends until the policy picks this actor; the caller performs the operation when this returns.
     #[inline]
     pub fn step(&self, op: Op) -> Suspend {
-        self.suspend(Resumed::announced(op))
+        self.announce(op);
+        Suspend { announced: true }
     }
 
     /// Suspends until some actor wakes `object`. The caller must test its condition again.
     #[inline]
     pub fn block(&self, object: Object) -> Suspend {
-        self.suspend(Resumed::blocked(object))
+        self.wait_for(object);
+        Suspend { announced: true }
     }
 
     /// Lets every actor blocked on `object` go on to its next announcement once the step at hand is over.
@@ -219,10 +221,16 @@ impl Core {
         &self.choices
     }
 
+    /// As [`Core::step`], for a future written by hand: it pends itself.
     #[inline]
-    fn suspend(&self, resumed: Resumed) -> Suspend {
-        self.said.say(resumed);
-        Suspend { announced: true }
+    pub(crate) fn announce(&self, op: Op) {
+        self.said.say(Resumed::announced(op));
+    }
+
+    /// As [`Core::block`], for a future written by hand: it pends itself.
+    #[inline]
+    pub(crate) fn wait_for(&self, object: Object) {
+        self.said.say(Resumed::blocked(object));
     }
     /// What was said last.
     #[inline]

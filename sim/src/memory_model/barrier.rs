@@ -1,5 +1,8 @@
 //! Barriers and cache maintenance of CPUs. Where the machine has no overlay they do nothing and take no step.
 
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
 use iommu_model::addr::Pa;
 
 use super::store_buffer::Forward;
@@ -8,28 +11,78 @@ use crate::cpu::Cpu;
 use crate::engine::{Object, Op, OpKind};
 use crate::memory::Ptr;
 
+/// Future of [`Cpu::smp_mb`].
+#[must_use = "a barrier is passed when it is awaited"]
+pub struct Barrier<'a> {
+    cpu: &'a Cpu,
+    stage: Stage,
+}
+
+enum Stage {
+    Fresh,
+    /// Waits until this CPU's stores have reached memory.
+    Draining,
+    /// The line is about to be written back.
+    Flushing(Pa),
+}
+
+impl Barrier<'_> {
+    #[cold]
+    fn go_on(&mut self, overlay: &Overlay) -> Poll<()> {
+        let Barrier { cpu, stage } = self;
+        let (id, core) = (cpu.id(), &cpu.machine.core);
+        match stage {
+            Stage::Fresh => cpu.machine.settle_quiet(id),
+            Stage::Draining => {}
+            Stage::Flushing(line) => overlay.write_back(*line),
+        }
+        if !matches!(stage, Stage::Flushing(_)) && !overlay.with_cpu(id, |cpu| cpu.buffer.is_empty()) {
+            *stage = Stage::Draining;
+            core.wait_for(Object::store_buffer(id));
+            return Poll::Pending;
+        }
+        while let Some(line) = overlay.with_cpu(id, |cpu| cpu.flushes.pop()) {
+            // No walker can reach memory that is private to this CPU: when its lines are written back is seen by nobody.
+            let shared = !cpu.machine.memory().is_private(line, id);
+            if shared {
+                *stage = Stage::Flushing(line);
+                core.announce(Op::new(OpKind::Write, Object(line.0), LINE_BYTES as u16));
+                return Poll::Pending;
+            }
+            overlay.write_back(line);
+        }
+        let now = overlay.now();
+        overlay.with_cpu(id, |cpu| cpu.view.raise(now));
+        Poll::Ready(())
+    }
+}
+
+impl Future for Barrier<'_> {
+    type Output = ();
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        let machine = &this.cpu.machine;
+        if matches!(this.stage, Stage::Fresh) {
+            machine.with_races(|races| races.barrier(this.cpu.id()));
+        }
+        match machine.overlay.as_deref() {
+            Some(overlay) => this.go_on(overlay),
+            None => Poll::Ready(()),
+        }
+    }
+}
+
 impl Cpu {
     fn overlay(&self) -> Option<&Overlay> {
         self.machine.overlay.as_deref()
     }
 
     /// `smp_mb()`, `mb()`: every earlier access happens before every later one, and lines whose flush was asked for are in memory.
-    pub async fn smp_mb(&self) {
-        self.machine.with_races(|races| races.barrier(self.id()));
-        let Some(overlay) = self.overlay() else { return };
-        self.drain_own_stores(overlay).await;
-        while let Some(line) = overlay.with_cpu(self.id(), |cpu| cpu.flushes.pop()) {
-            // No walker can reach memory that is private to this CPU: when its lines are written back is seen by nobody.
-            let shared = !self.machine.memory().is_private(line, self.id());
-            if !shared {
-                overlay.write_back(line);
-                continue;
-            }
-            self.machine.core.step(Op::new(OpKind::Write, Object(line.0), LINE_BYTES as u16)).await;
-            overlay.write_back(line);
-        }
-        let now = overlay.now();
-        overlay.with_cpu(self.id(), |cpu| cpu.view.raise(now));
+    #[inline]
+    pub fn smp_mb(&self) -> Barrier<'_> {
+        Barrier { cpu: self, stage: Stage::Fresh }
     }
 
     /// `smp_wmb()`, `dma_wmb()`: earlier stores are seen before later ones. Nothing to do where stores drain in order.
@@ -92,17 +145,7 @@ impl Cpu {
         }
     }
 
-    /// What goes before a step that is announced by hand or atomic: a full barrier, except before a pause.
-    #[cold]
-    pub(crate) async fn order_before(&self, op: Op) -> Op {
-        let Some(overlay) = self.overlay() else { return op };
-        if !op.is(OpKind::Yield) {
-            self.smp_mb().await;
-        }
-        if overlay.is_weak() { op.over_all_memory() } else { op }
-    }
-
-    /// What follows such a step: loads see memory as it is from now on.
+    /// What follows a step that is announced by hand or atomic: loads see memory as it is from now on.
     pub(crate) fn order_after(&self) {
         if let Some(overlay) = self.overlay().filter(|overlay| overlay.is_weak()) {
             let now = overlay.now();

@@ -177,16 +177,19 @@ impl Machine {
 }
 
 impl Cpu {
-    /// Before a load of `bytes` bytes at `pa`: waits while an own store covers it in part.
+    /// Before a load of `bytes` bytes at `pa`: lets what an own store has left in part go on.
     #[cold]
-    pub(crate) async fn before_load(&self, pa: Pa, bytes: u8) {
-        let Some(overlay) = self.machine.overlay.as_deref() else { return };
-        if overlay.with_cpu(self.id(), |cpu| cpu.buffer.forward(pa, bytes)) == Forward::Partial {
+    pub(crate) fn before_load(&self, pa: Pa, bytes: u8) {
+        if self.is_behind(pa, bytes) {
             self.machine.settle_quiet(self.id());
         }
-        while overlay.with_cpu(self.id(), |cpu| cpu.buffer.forward(pa, bytes)) == Forward::Partial {
-            self.machine.core.block(Object::store_buffer(self.id())).await;
-        }
+    }
+
+    /// True while an own store in the buffer covers `bytes` bytes at `pa` in part: a load has to wait for it.
+    #[cold]
+    pub(crate) fn is_behind(&self, pa: Pa, bytes: u8) -> bool {
+        let Some(overlay) = self.machine.overlay.as_deref() else { return false };
+        overlay.with_cpu(self.id(), |cpu| cpu.buffer.forward(pa, bytes)) == Forward::Partial
     }
 
     /// A store of the weak model to memory that nobody else can reach. It waits as others do: should the memory be published without
@@ -207,12 +210,14 @@ impl Cpu {
         Ok(())
     }
 
-    /// A store into the store buffer: no step, unless the buffer is full.
-    pub(crate) async fn buffer_store(&self, va: u64, bytes: u8, value: u64, flavor: Flavor, release: bool) -> Result<(), Bad> {
+    /// True while a store has to wait for room in the store buffer.
+    pub(crate) fn store_buffer_is_full(&self) -> bool {
+        self.machine.overlay.as_deref().is_some_and(|overlay| overlay.with_cpu(self.id(), |cpu| cpu.buffer.is_full()))
+    }
+
+    /// A store into the store buffer, which has room: no step.
+    pub(crate) fn buffer_store(&self, va: u64, bytes: u8, value: u64, flavor: Flavor, release: bool) -> Result<(), Bad> {
         let Some(overlay) = self.machine.overlay.as_deref() else { return Ok(()) };
-        while overlay.with_cpu(self.id(), |cpu| cpu.buffer.is_full()) {
-            self.machine.core.block(Object::store_buffer(self.id())).await;
-        }
         if release {
             self.machine.settle_quiet(self.id());
         }

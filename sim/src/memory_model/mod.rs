@@ -42,6 +42,7 @@ mod overlay;
 mod store_buffer;
 mod view;
 
+pub use barrier::Barrier;
 pub(crate) use overlay::Overlay;
 
 use std::fmt;

@@ -3,6 +3,10 @@
 //! A [`Cpu`] is the handle one program runs on. Plain, once, ordered and atomic accesses are told apart; memory that only this
 //! program can reach is accessed without a scheduling point (the shadow decides). A bad access ends the run as an oops.
 
+mod load;
+mod step;
+mod store;
+
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::rc::Rc;
@@ -13,6 +17,11 @@ use crate::engine::{ActorId, ChoiceKind, Object, Op, OpKind};
 use crate::machine::{Machine, StopKind};
 use crate::memory::{Bad, Ptr, Scalar};
 use crate::trace::Flavor;
+
+use load::Load;
+pub use load::Read;
+pub use step::{Dead, Step};
+pub use store::Store;
 
 /// A program's handle on the machine. Cloning gives another handle of the same program.
 #[derive(Clone)]
@@ -38,28 +47,19 @@ impl Cpu {
 
     /// Announces `op` and waits to be picked. Under a memory model this is a full barrier, except for a pause: what is done in a
     /// step announced by hand is done on memory as everybody sees it.
-    pub async fn step(&self, op: Op) {
-        if self.machine.overlay.is_none() {
-            self.machine.core.step(op).await;
-        } else {
-            let op = self.order_before(op).await;
-            self.machine.core.step(op).await;
-            if !op.is(OpKind::Yield) {
-                self.order_after();
-            }
-        }
+    #[inline]
+    pub fn step(&self, op: Op) -> Step<'_> {
+        Step::new(self, op)
     }
 
     /// A voluntary pause (`cpu_relax`, `cond_resched`).
-    pub async fn relax(&self) {
-        self.step(Op::pause()).await;
+    pub fn relax(&self) -> Step<'_> {
+        self.step(Op::pause())
     }
 
     /// Never returns: the program does nothing any more.
-    pub async fn dead(&self) -> Infallible {
-        loop {
-            self.machine.core.block(Object::nothing()).await;
-        }
+    pub fn dead(&self) -> Dead<'_> {
+        Dead::new(self)
     }
 
     /// `BUG()`: the kernel stops. `title` names function and condition.
@@ -81,8 +81,9 @@ impl Cpu {
         self.dead().await
     }
 
-    /// A bad access: reported, and the program ends.
-    async fn oops(&self, va: u64, bytes: u8, store: bool, bad: Bad) -> Infallible {
+    /// Reports a bad access; the program is to end.
+    #[cold]
+    fn oops(&self, va: u64, bytes: u8, store: bool, bad: Bad) {
         let what = if store { "write" } else { "read" };
         let mut details = vec![format!("{what} of {bytes} bytes at {va:#x}")];
         let pa = self.machine.memory().direct_map(va);
@@ -90,73 +91,37 @@ impl Cpu {
             details.extend(self.machine.describe(pa));
         }
         self.machine.violate("LIFE", format!("{} in {what}", bad.title()), details);
-        self.dead().await
-    }
-
-    async fn load(&self, va: u64, bytes: u8, flavor: Flavor, checked: bool) -> u64 {
-        let (pa, shared) = self.machine.reach(va, self.id());
-        if let Some(pa) = pa.filter(|_| self.machine.overlay.is_some()) {
-            self.before_load(pa, bytes).await;
-        }
-        if shared {
-            let object = pa.map_or(Object::nothing(), |pa| Object(pa.0));
-            self.machine.core.step(Op::new(OpKind::Read, object, u16::from(bytes))).await;
-        }
-        match self.machine.perform_load(va, bytes, flavor, checked) {
-            Ok(value) => value,
-            Err(bad) => match self.oops(va, bytes, false, bad).await {},
-        }
-    }
-
-    async fn store(&self, va: u64, bytes: u8, value: u64, flavor: Flavor) {
-        let (pa, shared) = self.machine.reach(va, self.id());
-        if self.machine.buffers_stores() && (shared || self.machine.is_weak()) {
-            let stored = match shared {
-                true => self.buffer_store(va, bytes, value, flavor, flavor == Flavor::Ordered).await,
-                false => self.store_quietly(va, bytes, value, flavor),
-            };
-            if let Err(bad) = stored {
-                match self.oops(va, bytes, true, bad).await {}
-            }
-            return;
-        }
-        if shared {
-            let op = pa.map_or(Op::new(OpKind::Write, Object::nothing(), u16::from(bytes)), |pa| self.machine.store_op(pa, bytes));
-            self.machine.core.step(op).await;
-        }
-        match self.machine.perform_store(va, bytes, value, flavor, self.id()) {
-            Ok(_) => {
-                if shared && let Some(pa) = pa {
-                    self.machine.wake_word(Pa(pa.0 & !7));
-                }
-            }
-            Err(bad) => match self.oops(va, bytes, true, bad).await {},
-        }
     }
 
     /// Plain load.
-    pub async fn read<T: Scalar>(&self, at: Ptr<T>) -> T {
-        T::from_bits(self.load(at.value(), T::BYTES, Flavor::Plain, true).await)
+    #[inline]
+    pub fn read<T: Scalar>(&self, at: Ptr<T>) -> Read<'_, T> {
+        Read::new(self, at.value(), Flavor::Plain)
     }
     /// Plain store.
-    pub async fn write<T: Scalar>(&self, at: Ptr<T>, value: T) {
-        self.store(at.value(), T::BYTES, value.to_bits(), Flavor::Plain).await;
+    #[inline]
+    pub fn write<T: Scalar>(&self, at: Ptr<T>, value: T) -> Store<'_> {
+        Store::new(self, at.value(), T::BYTES, value.to_bits(), Flavor::Plain)
     }
     /// `READ_ONCE`.
-    pub async fn read_once<T: Scalar>(&self, at: Ptr<T>) -> T {
-        T::from_bits(self.load(at.value(), T::BYTES, Flavor::Once, true).await)
+    #[inline]
+    pub fn read_once<T: Scalar>(&self, at: Ptr<T>) -> Read<'_, T> {
+        Read::new(self, at.value(), Flavor::Once)
     }
     /// `WRITE_ONCE`.
-    pub async fn write_once<T: Scalar>(&self, at: Ptr<T>, value: T) {
-        self.store(at.value(), T::BYTES, value.to_bits(), Flavor::Once).await;
+    #[inline]
+    pub fn write_once<T: Scalar>(&self, at: Ptr<T>, value: T) -> Store<'_> {
+        Store::new(self, at.value(), T::BYTES, value.to_bits(), Flavor::Once)
     }
     /// `smp_load_acquire`.
-    pub async fn load_acquire<T: Scalar>(&self, at: Ptr<T>) -> T {
-        T::from_bits(self.load(at.value(), T::BYTES, Flavor::Ordered, true).await)
+    #[inline]
+    pub fn load_acquire<T: Scalar>(&self, at: Ptr<T>) -> Read<'_, T> {
+        Read::new(self, at.value(), Flavor::Ordered)
     }
     /// `smp_store_release`.
-    pub async fn store_release<T: Scalar>(&self, at: Ptr<T>, value: T) {
-        self.store(at.value(), T::BYTES, value.to_bits(), Flavor::Ordered).await;
+    #[inline]
+    pub fn store_release<T: Scalar>(&self, at: Ptr<T>, value: T) -> Store<'_> {
+        Store::new(self, at.value(), T::BYTES, value.to_bits(), Flavor::Ordered)
     }
 
     /// Atomic read-modify-write in one step; returns the old value. `change` gives the new value, or none to leave it.
@@ -171,7 +136,10 @@ impl Cpu {
         self.machine.core.charge(self.machine.costs.atomic);
         let old = match self.machine.perform_load(at.value(), T::BYTES, Flavor::Atomic, true) {
             Ok(old) => T::from_bits(old),
-            Err(bad) => match self.oops(at.value(), T::BYTES, false, bad).await {},
+            Err(bad) => {
+                self.oops(at.value(), T::BYTES, false, bad);
+                match self.dead().await {}
+            }
         };
         if let Some(new) = change(old) {
             match self.machine.perform_store(at.value(), T::BYTES, new.to_bits(), Flavor::Atomic, self.id()) {
@@ -180,19 +148,22 @@ impl Cpu {
                         self.machine.wake_word(Pa(pa.0 & !7));
                     }
                 }
-                Err(bad) => match self.oops(at.value(), T::BYTES, true, bad).await {},
+                Err(bad) => {
+                    self.oops(at.value(), T::BYTES, true, bad);
+                    match self.dead().await {}
+                }
             }
         }
         old
     }
 
     /// `cmpxchg`: stores `new` if the word is `old`; returns what was there.
-    pub async fn cmpxchg<T: Scalar + PartialEq>(&self, at: Ptr<T>, old: T, new: T) -> T {
-        self.rmw(at, |seen| (seen == old).then_some(new)).await
+    pub fn cmpxchg<T: Scalar + PartialEq>(&self, at: Ptr<T>, old: T, new: T) -> impl Future<Output = T> {
+        self.rmw(at, move |seen| (seen == old).then_some(new))
     }
     /// `xchg`.
-    pub async fn xchg<T: Scalar>(&self, at: Ptr<T>, new: T) -> T {
-        self.rmw(at, |_| Some(new)).await
+    pub fn xchg<T: Scalar>(&self, at: Ptr<T>, new: T) -> impl Future<Output = T> {
+        self.rmw(at, move |_| Some(new))
     }
 
     /// Waits until the word at `at` satisfies `done`, reading it once a change: a spin loop without the spinning.
@@ -244,8 +215,8 @@ impl Cpu {
         let descending = shared && nr > 1 && self.machine.core.choose(ChoiceKind::Hardware, 2) == 1;
         for i in 0..nr {
             let i = if descending { nr - 1 - i } else { i };
-            let word = self.load(from.value() + i * 8, 8, Flavor::Plain, false).await;
-            self.store(to.value() + i * 8, 8, word, Flavor::Plain).await;
+            let word = Load::new(self, from.value() + i * 8, 8, Flavor::Plain, false).await;
+            Store::new(self, to.value() + i * 8, 8, word, Flavor::Plain).await;
         }
     }
 }
