@@ -94,6 +94,20 @@ impl PageRange {
         first_page <= high && low <= last_page
     }
 
+    /// Whether the range holds all of the `span_bytes` at `first`; 0 bytes stand for every address.
+    #[must_use]
+    pub(crate) const fn holds(self, first: Iova, span_bytes: u64) -> bool {
+        let (low, high) = self.pages();
+        let (all_low, all_high) = Self::ALL.pages();
+        if span_bytes == 0 {
+            // All pages below bit 63 are all there are of a device TLB.
+            return low == all_low && high >= all_high >> 1;
+        }
+        let first_page = first.page_number();
+        let pages = if span_bytes < PAGE_SIZE { 1 } else { span_bytes / PAGE_SIZE };
+        low <= first_page && first_page + (pages - 1) <= high
+    }
+
     /// Whether the range is at least as large as a page of `page_bytes`.
     #[must_use]
     pub const fn covers_page_of(self, page_bytes: u64) -> bool {

@@ -42,7 +42,7 @@
 //! | --- | --- |
 //! | rules, one test each, and every race with what forbids it | `tests/vtd` |
 //! | what the manual allows, as a set, both ways; written without this crate's layouts | `tests/reference` |
-//! | nothing is used that was cleaned away, whatever software and hardware choose | `tests/slot.rs` |
+//! | nothing is used that was cleaned away, whatever software and hardware choose | `tests/slot` |
 //! | cycles add up to the published curves | `tests/curves` |
 //! | arbitrary bytes: `cargo test --release -p iommu-model --test fuzz -- --ignored` for ten million inputs | `tests/fuzz.rs` |
 //! | no step allocates | `tests/allocations.rs` |

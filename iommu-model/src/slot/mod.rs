@@ -16,107 +16,26 @@
 //! not a walk ever hit the window.
 //!
 //! The [`Checker`] sees events only: stores, flushes, invalidations, waits, releases of frames, uses by hardware. It knows no
-//! architecture; [`Rules`] say what an entry of each kind is and needs. [`vtd`] has those of VT-d.
+//! architecture; [`Rules`] say what an entry of each kind is and needs. [`vtd`], [`smmu`], [`amd`] and [`riscv`] have those
+//! of each architecture, with where its manual says so.
 //!
 //! Not seen: entries that were never declared; stores of less than 8 bytes; what a software-only invalidation counter claims.
 
+pub mod amd;
+pub mod riscv;
+mod rules;
+pub mod smmu;
 pub mod vtd;
 
-use crate::addr::{Bdf, DomainId, Iova, Pa, Pasid, Pfn};
+pub use rules::{Change, Frames, Needs, Place, Rules, Targets, WORDS_MAX};
+
+use crate::addr::{Pa, Pfn};
 use core::fmt::Debug;
 use smallvec::SmallVec;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Most words of an entry.
-pub const WORDS_MAX: usize = 8;
-
 /// Words that an entry has held since a debt was paid, at most; beyond, its uses are no longer judged until the next one is.
 const HISTORY_MAX: usize = 16;
-
-/// Where an entry stands: what caches tag it with, as far as its words do not say so.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Place {
-    /// The function that a device-table entry is of; for others, one that uses the tables.
-    pub source: Bdf,
-    /// The domain that a paging entry belongs to.
-    pub domain: DomainId,
-    /// The address space of a first-stage entry, or the index of a PASID entry.
-    pub pasid: Option<Pasid>,
-    /// First address that a paging entry maps or leads to.
-    pub first: Iova,
-    /// Bytes that it maps or leads to.
-    pub span_bytes: u64,
-    /// The device may keep what it maps in a device TLB.
-    pub device_tlb: bool,
-}
-
-/// What a store does to an entry.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Change {
-    /// No bit that hardware looks at.
-    Nothing,
-    /// Absent before and after.
-    Prepares,
-    /// Absent before, present after.
-    Sets,
-    /// Present before, absent after.
-    Clears,
-    /// Present before and after, and the old meaning does no harm: more permission, same memory.
-    Widens,
-    /// Present before and after, in one store, with another meaning.
-    Alters,
-    /// Present before and after, where only an absent entry may be changed so.
-    Tears,
-}
-
-/// Frames that an entry leads to.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Frames {
-    /// The first.
-    pub first: Pfn,
-    /// How many.
-    pub count: u64,
-}
-
-impl Frames {
-    fn holds(self, frame: Pfn) -> bool {
-        frame.0 >= self.first.0 && frame.0 - self.first.0 < self.count
-    }
-}
-
-/// What an architecture demands.
-pub trait Rules {
-    /// Kinds of entries.
-    type Kind: Copy + Eq + Debug;
-    /// One cache that must be cleaned, and of what.
-    type Need: Copy + Eq + Debug;
-    /// What software can issue.
-    type Command: Copy + Debug;
-
-    /// 64-bit words of such an entry, 1 to [`WORDS_MAX`].
-    fn words(&self, kind: Self::Kind) -> usize;
-
-    /// What the change from `old` to `new`, which differ in one word, is.
-    fn change(&self, kind: Self::Kind, old: &[u64], new: &[u64]) -> Change;
-
-    /// What must be cleaned when an entry has said `old`, outermost first.
-    fn needs(&self, kind: Self::Kind, place: &Place, old: &[u64]) -> SmallVec<[Self::Need; 4]>;
-
-    /// Whether a fresh entry must be cleaned too, because absence may be cached.
-    fn caches_absence(&self, kind: Self::Kind) -> bool;
-
-    /// Whether the command cleans all that is needed.
-    fn covers(&self, command: &Self::Command, need: &Self::Need) -> bool;
-
-    /// Whether `before` must be complete before `after` is issued.
-    fn waits_between(&self, before: &Self::Need, after: &Self::Need) -> bool;
-
-    /// Whether a store must be flushed before the walker sees it.
-    fn needs_flush(&self) -> bool;
-
-    /// What a present entry leads to.
-    fn target(&self, kind: Self::Kind, words: &[u64]) -> Option<Frames>;
-}
 
 /// What happened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -128,6 +47,13 @@ pub enum Event<C> {
         /// What is there now.
         value: u64,
     },
+    /// An aligned 16-byte store, by software, which hardware sees whole.
+    StoredPair {
+        /// Where.
+        pa: Pa,
+        /// What is there now.
+        values: [u64; 2],
+    },
     /// The stores to this 64-byte line have become visible to the walker.
     Flushed {
         /// Any byte of the line.
@@ -137,7 +63,9 @@ pub enum Event<C> {
     FlushedAll,
     /// An invalidation was issued.
     Issued(C),
-    /// Every invalidation issued so far is complete.
+    /// Every invalidation issued so far is complete; accesses that were translated before may still be under way.
+    Completed,
+    /// Every invalidation issued so far is complete, and so are the accesses that were translated before.
     Waited,
     /// A frame was given back, or to another owner.
     Released(Pfn),
@@ -154,13 +82,27 @@ pub enum Event<C> {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Debt<N> {
     /// Caches to clean, outermost first.
-    pub needs: SmallVec<[N; 4]>,
+    pub needs: Needs<N>,
     /// So many of them are clean.
     pub done: usize,
     /// So many of them have been issued for.
     pub issued: usize,
     /// The store is visible to the walker.
     pub flushed: bool,
+    /// A meaning that the entry had may be cached, not only words that did not count.
+    pub meant: bool,
+}
+
+impl<N: Copy> Debt<N> {
+    /// Nothing is missing but that accesses land.
+    fn is_clean(&self) -> bool {
+        self.flushed && self.done == self.needs.len()
+    }
+
+    /// What is missing first; nothing if only the flush is.
+    fn missing(&self) -> Option<N> {
+        self.needs.get(self.done).copied()
+    }
 }
 
 /// The state of an entry.
@@ -198,7 +140,13 @@ pub enum Violation<N: Debug> {
         /// The entry.
         pa: Pa,
     },
-    /// An absent entry was changed or set while its old meaning may be cached.
+    /// An entry was cleared in a way that lets everything pass.
+    #[error("entry at {pa} cleared so that everything passes")]
+    Opened {
+        /// The entry.
+        pa: Pa,
+    },
+    /// An entry was changed or set while what it said, or half of what it says now, may be cached.
     #[error("entry at {pa} used again before it is clean: {missing:?} is missing")]
     ReusedUnclean {
         /// The entry.
@@ -221,7 +169,7 @@ pub enum Violation<N: Debug> {
         pa: Pa,
         /// The frame.
         frame: Pfn,
-        /// What is missing first; nothing if only the flush is.
+        /// What is missing first; nothing if only the flush is, or that accesses land.
         missing: Option<N>,
     },
     /// Hardware acted on a word that no invalidation had left it.
@@ -238,7 +186,7 @@ pub enum Violation<N: Debug> {
 #[derive(Clone, Debug)]
 struct Entry<R: Rules> {
     kind: R::Kind,
-    place: Place,
+    place: R::Place,
     words: [u64; WORDS_MAX],
     state: State<R::Need>,
     /// What words it has held since a debt was paid, with their index. A change that owes nothing stays here.
@@ -270,11 +218,11 @@ impl<R: Rules> Checker<R> {
     /// # Panics
     ///
     /// If `words` are not as many as such an entry has.
-    pub fn declare(&mut self, pa: Pa, kind: R::Kind, place: Place, words: &[u64]) {
+    pub fn declare(&mut self, pa: Pa, kind: R::Kind, place: R::Place, words: &[u64]) {
         assert_eq!(words.len(), self.rules.words(kind), "an entry of this kind has a fixed size");
         let mut all = [0; WORDS_MAX];
         all[..words.len()].copy_from_slice(words);
-        let present = self.rules.target(kind, words).is_some();
+        let present = self.rules.is_present(kind, words);
         let state = if present { State::Valid } else { State::InvalidClean };
         let entry = Entry { kind, place, words: all, state, history: SmallVec::new(), led_to: SmallVec::new(), lossy: false };
         self.entries.insert(pa, entry);
@@ -305,7 +253,8 @@ impl<R: Rules> Checker<R> {
     /// The rule that it breaks. The automaton goes on as if it had been kept.
     pub fn step(&mut self, event: &Event<R::Command>) -> Result<(), Violation<R::Need>> {
         match *event {
-            Event::Stored { pa, value } => self.store(pa, value),
+            Event::Stored { pa, value } => self.store(pa, &[value]),
+            Event::StoredPair { pa, values } => self.store(pa, &values),
             Event::Flushed { line } => {
                 self.flush(|pa| pa.0 >> LINE_SHIFT == line.0 >> LINE_SHIFT);
                 Ok(())
@@ -318,8 +267,12 @@ impl<R: Rules> Checker<R> {
                 self.issue(&command);
                 Ok(())
             }
+            Event::Completed => {
+                self.wait(false);
+                Ok(())
+            }
             Event::Waited => {
-                self.wait();
+                self.wait(true);
                 Ok(())
             }
             Event::Released(frame) => self.release(frame),
@@ -334,46 +287,77 @@ impl<R: Rules> Checker<R> {
         (index < self.rules.words(entry.kind)).then_some((start, index))
     }
 
-    fn store(&mut self, pa: Pa, value: u64) -> Result<(), Violation<R::Need>> {
-        let Some((start, index)) = self.entry_of(pa) else { return Ok(()) };
+    fn store(&mut self, pa: Pa, values: &[u64]) -> Result<(), Violation<R::Need>> {
+        let Some((start, index)) = self.entry_of(pa) else {
+            // A pair may begin in front of an entry of one word.
+            return match values {
+                [_, rest @ ..] if !rest.is_empty() => self.store(pa.offset(8), rest),
+                _ => Ok(()),
+            };
+        };
         let Some(entry) = self.entries.get_mut(&start) else { return Ok(()) };
         let count = self.rules.words(entry.kind);
+        let (mine, rest) = values.split_at(values.len().min(count - index));
+        let result = Self::change(&self.rules, entry, start, index, mine);
+        if entry.state.debt().is_some() {
+            self.unclean.insert(start);
+        }
+        let other = if rest.is_empty() { Ok(()) } else { self.store(pa.offset(8 * mine.len() as u64), rest) };
+        result.and(other)
+    }
+
+    /// An entry's words from `index` on become `values`, in one store.
+    fn change(rules: &R, entry: &mut Entry<R>, pa: Pa, index: usize, values: &[u64]) -> Result<(), Violation<R::Need>> {
+        let count = rules.words(entry.kind);
         let old = entry.words;
-        entry.words[index] = value;
-        let change = self.rules.change(entry.kind, &old[..count], &entry.words[..count]);
-        remember(&mut entry.history, &mut entry.lossy, (index as u8, old[index]));
+        entry.words[index..index + values.len()].copy_from_slice(values);
+        let change = rules.change(entry.kind, &old[..count], &entry.words[..count], values.len());
+        for (n, value) in old.iter().enumerate().skip(index).take(values.len()) {
+            remember(&mut entry.history, &mut entry.lossy, (n as u8, *value));
+        }
         if change == Change::Nothing {
             return Ok(());
         }
-        let flushed = !self.rules.needs_flush();
-        let missing = entry.state.debt().map(|debt| debt.needs.get(debt.done).copied());
-        let unclean = !entry.state.is_valid() && missing.is_some();
-        let broken = match change {
-            Change::Tears => Some(Violation::Torn { pa: start }),
+        let was_valid = entry.state.is_valid();
+        let owed = entry.state.debt().filter(|debt| !debt.is_clean()).cloned();
+        let (unclean, meant) = (owed.is_some(), owed.as_ref().is_some_and(|debt| debt.meant));
+        let missing = owed.and_then(|debt| debt.missing());
+        let reused = match change {
             // One word is replaced as a whole; its absent forms are all the same.
-            Change::Prepares if unclean && count > 1 => Some(Violation::ReusedUnclean { pa: start, missing: missing.flatten() }),
-            Change::Sets if unclean => Some(Violation::ReusedUnclean { pa: start, missing: missing.flatten() }),
+            Change::Prepares => meant && count > 1,
+            Change::Sets => unclean && !was_valid,
+            Change::Readies => meant,
+            Change::Switches => unclean,
+            _ => false,
+        };
+        let broken = match change {
+            Change::Tears => Some(Violation::Torn { pa }),
+            Change::Opens => Some(Violation::Opened { pa }),
+            _ if reused => Some(Violation::ReusedUnclean { pa, missing }),
             _ => None,
         };
         let owes = match change {
-            Change::Clears | Change::Alters | Change::Tears => true,
-            Change::Sets => self.rules.caches_absence(entry.kind),
-            Change::Nothing | Change::Prepares | Change::Widens => false,
+            Change::Clears | Change::Opens | Change::Switches | Change::Alters | Change::Tears => true,
+            Change::Sets => rules.caches_absence(entry.kind),
+            Change::Prepares | Change::Readies => rules.reads_apart(entry.kind),
+            Change::Nothing | Change::Widens => false,
         };
         if owes {
-            entry.led_to.extend(self.rules.target(entry.kind, &old[..count]).filter(|frames| !entry.led_to.contains(frames)));
+            let targets = rules.targets(entry.kind, &old[..count]);
+            entry.led_to.extend(targets.into_iter().filter(|frames| !entry.led_to.contains(frames)).collect::<Targets>());
         }
         let debt = if owes {
             let said = if change == Change::Sets { &entry.words } else { &old };
-            let needs = self.rules.needs(entry.kind, &entry.place, &said[..count]);
-            Some(Debt { needs, done: 0, issued: 0, flushed })
+            let needs = rules.needs(entry.kind, &entry.place, &said[..count]);
+            let meant = meant || !matches!(change, Change::Sets | Change::Prepares | Change::Readies);
+            Some(Debt { needs, done: 0, issued: 0, flushed: !rules.needs_flush(), meant })
         } else {
             // What was owed before is still owed.
             entry.state.debt().cloned()
         };
         let present = match change {
-            Change::Sets | Change::Widens | Change::Alters | Change::Tears => true,
-            Change::Clears | Change::Prepares | Change::Nothing => false,
+            Change::Sets | Change::Widens | Change::Readies | Change::Switches | Change::Alters | Change::Tears => true,
+            Change::Clears | Change::Opens | Change::Prepares | Change::Nothing => false,
         };
         entry.state = match (present, debt) {
             (true, None) => State::Valid,
@@ -381,9 +365,6 @@ impl<R: Rules> Checker<R> {
             (true, Some(debt)) => State::ValidUnclean(debt),
             (false, Some(debt)) => State::InvalidUnclean(debt),
         };
-        if entry.state.debt().is_some() {
-            self.unclean.insert(start);
-        }
         broken.map_or(Ok(()), Err)
     }
 
@@ -401,27 +382,27 @@ impl<R: Rules> Checker<R> {
 
     fn issue(&mut self, command: &R::Command) {
         self.debts(|rules, _, debt| {
-            // One command may serve several needs in a row.
-            while debt.flushed
-                && let Some(need) = debt.needs.get(debt.issued)
-                && rules.covers(command, need)
+            // One command may serve several needs in a row; it does so at once.
+            let complete = debt.done == debt.issued;
+            let before = debt.issued.checked_sub(1).and_then(|before| debt.needs.get(before).copied());
+            if let (false, Some(before), Some(need)) = (complete, before, debt.needs.get(debt.issued))
+                && rules.waits_between(&before, need)
             {
-                let before = debt.issued.checked_sub(1).and_then(|before| debt.needs.get(before));
-                if debt.done < debt.issued && before.is_some_and(|before| rules.waits_between(before, need)) {
-                    return;
-                }
+                return;
+            }
+            while debt.flushed && debt.needs.get(debt.issued).is_some_and(|need| rules.covers(command, need)) {
                 debt.issued += 1;
             }
         });
     }
 
-    fn wait(&mut self) {
+    fn wait(&mut self, landed: bool) {
         self.debts(|_, _, debt| debt.done = debt.issued);
         let entries = &mut self.entries;
         self.unclean.retain(|pa| {
             let Some(entry) = entries.get_mut(pa) else { return false };
             let present = entry.state.is_valid();
-            let paid = entry.state.debt().is_none_or(|debt| debt.flushed && debt.done == debt.needs.len());
+            let paid = landed && entry.state.debt().is_none_or(|debt| debt.is_clean());
             if paid {
                 entry.state = if present { State::Valid } else { State::InvalidClean };
                 entry.history.clear();
@@ -435,11 +416,11 @@ impl<R: Rules> Checker<R> {
     fn release(&mut self, frame: Pfn) -> Result<(), Violation<R::Need>> {
         for (&pa, entry) in &mut self.entries {
             let count = self.rules.words(entry.kind);
-            if self.rules.target(entry.kind, &entry.words[..count]).is_some_and(|frames| frames.holds(frame)) {
+            if self.rules.targets(entry.kind, &entry.words[..count]).iter().any(|frames| frames.holds(frame)) {
                 return Err(Violation::ReleasedInUse { pa, frame });
             }
             let Some(debt) = entry.state.debt() else { continue };
-            let missing = debt.needs.get(debt.done).copied();
+            let missing = debt.missing();
             if entry.led_to.iter().any(|frames| frames.holds(frame)) {
                 return Err(Violation::ReleasedUnclean { pa, frame, missing });
             }
@@ -454,7 +435,7 @@ impl<R: Rules> Checker<R> {
         // What was absent owes nothing, so that nothing says when it was read for the last time.
         let mut words = entry.words;
         words[index] = value;
-        let absent = self.rules.target(entry.kind, &words[..self.rules.words(entry.kind)]).is_none();
+        let absent = !self.rules.is_present(entry.kind, &words[..self.rules.words(entry.kind)]);
         if known || absent || entry.lossy { Ok(()) } else { Err(Violation::StaleUse { pa, value }) }
     }
 }

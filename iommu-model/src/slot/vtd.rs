@@ -20,16 +20,16 @@
 //! Entries of more than one word must be cleared by their first word before anything else changes. Paging entries
 //! may be replaced in one store. Software bits do not count.
 
-use super::{Change, Frames, Place, Rules};
-use crate::addr::{Bdf, DomainId, Iova, PAGE_SIZE, Pasid, Pfn};
-use crate::ats::{DeviceInvalidation, PageRange};
-use crate::spec::vtd::context::{ContextEntry, TT_DEVICE_TLB};
+use super::{Change, Frames, Needs, Place, Rules, Targets};
+use crate::addr::{Bdf, DomainId, Iova, Pasid, Pfn};
+use crate::ats::DeviceInvalidation;
+use crate::spec::vtd::context::{ContextEntry, TT_DEVICE_TLB, TT_PASS_THROUGH};
 use crate::spec::vtd::first_stage::FirstStageEntry;
 use crate::spec::vtd::pasid::{PGTT_FIRST, PGTT_NESTED, PGTT_SECOND, PasidEntryFirstStage, PasidEntryLow, ScalableContextEntry};
 use crate::spec::vtd::root::{RootEntry, ScalableRootEntry};
 use crate::spec::vtd::second_stage::SecondStageEntry;
 use crate::vtd::{Capabilities, ContextScope, Invalidation, IotlbScope, PasidScope, matches_source};
-use smallvec::{SmallVec, smallvec};
+use smallvec::smallvec;
 
 /// Kinds of entries.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -116,15 +116,6 @@ impl VtdRules {
         Self { flush: !cap.coherent || cap.write_buffer, caching_mode: cap.caching_mode, scalable }
     }
 
-    fn is_present(&self, kind: Kind, words: &[u64]) -> bool {
-        let low = words.first().copied().unwrap_or(0);
-        match kind {
-            Kind::Second { .. } => SecondStageEntry::from_bits(low).read() || SecondStageEntry::from_bits(low).write(),
-            Kind::Root => low & 1 != 0 || (self.scalable && words.get(1).is_some_and(|upper| upper & 1 != 0)),
-            _ => low & 1 != 0,
-        }
-    }
-
     /// The bits of a word that hardware looks at.
     fn relevant(kind: Kind, index: usize) -> u64 {
         match (kind, index) {
@@ -180,6 +171,7 @@ const fn wide(words: &[u64]) -> u128 {
 
 impl Rules for VtdRules {
     type Kind = Kind;
+    type Place = Place;
     type Need = Need;
     type Command = Command;
 
@@ -192,7 +184,16 @@ impl Rules for VtdRules {
         }
     }
 
-    fn change(&self, kind: Kind, old: &[u64], new: &[u64]) -> Change {
+    fn is_present(&self, kind: Kind, words: &[u64]) -> bool {
+        let low = words.first().copied().unwrap_or(0);
+        match kind {
+            Kind::Second { .. } => SecondStageEntry::from_bits(low).read() || SecondStageEntry::from_bits(low).write(),
+            Kind::Root => low & 1 != 0 || (self.scalable && words.get(1).is_some_and(|upper| upper & 1 != 0)),
+            _ => low & 1 != 0,
+        }
+    }
+
+    fn change(&self, kind: Kind, old: &[u64], new: &[u64], _: usize) -> Change {
         let differs = (0..old.len()).any(|n| (old[n] ^ new[n]) & Self::relevant(kind, n) != 0);
         if !differs {
             return Change::Nothing;
@@ -208,11 +209,11 @@ impl Rules for VtdRules {
         }
     }
 
-    fn needs(&self, kind: Kind, place: &Place, old: &[u64]) -> SmallVec<[Need; 4]> {
+    fn needs(&self, kind: Kind, place: &Place, old: &[u64]) -> Needs<Need> {
         let bits = wide(old);
         let device = |pasid, first, span_bytes| Need::Device { source: place.source, pasid, first, span_bytes };
         let mut device_tlb = place.device_tlb;
-        let mut needs: SmallVec<[Need; 4]> = match kind {
+        let mut needs: Needs<Need> = match kind {
             Kind::Root if self.scalable => smallvec![Need::Context(None), Need::Pasid(None), Need::Iotlb(None)],
             Kind::Root => smallvec![Need::Context(None), Need::Iotlb(None)],
             Kind::Context => {
@@ -284,16 +285,16 @@ impl Rules for VtdRules {
                 IotlbScope::Domain(named) => named == domain,
                 // A page-selective command without PASID names no address of a first stage.
                 IotlbScope::Pages { domain: named, range, leaf_only } => {
-                    named == domain && pasid.is_none() && holds(range, first, span_bytes) && !(leaf_only && non_leaf)
+                    named == domain && pasid.is_none() && range.holds(first, span_bytes) && !(leaf_only && non_leaf)
                 }
             },
             (Command::Unit(Invalidation::PasidIotlb(scope)), Need::Pages { domain, pasid, first, span_bytes, non_leaf }) => {
                 scope.domain == domain
                     && Some(scope.pasid) == pasid
-                    && scope.pages.is_none_or(|(range, leaf_only)| holds(range, first, span_bytes) && !(leaf_only && non_leaf))
+                    && scope.pages.is_none_or(|(range, leaf_only)| range.holds(first, span_bytes) && !(leaf_only && non_leaf))
             }
             (Command::Device(command), Need::Device { source, pasid, first, span_bytes }) => {
-                command.source == source && (command.every_pasid || command.pasid == pasid) && holds(command.range, first, span_bytes)
+                command.source == source && (command.every_pasid || command.pasid == pasid) && command.range.holds(first, span_bytes)
             }
             _ => false,
         }
@@ -307,39 +308,44 @@ impl Rules for VtdRules {
         self.flush
     }
 
-    fn target(&self, kind: Kind, words: &[u64]) -> Option<Frames> {
+    fn targets(&self, kind: Kind, words: &[u64]) -> Targets {
         if !self.is_present(kind, words) {
-            return None;
+            return Targets::new();
         }
         let bits = wide(words);
-        let one = |frame| Frames { first: Pfn(frame), count: 1 };
-        Some(match kind {
-            Kind::Root if self.scalable && words[0] & 1 == 0 => one(ScalableRootEntry::from_bits(bits).upper()),
-            Kind::Root => one(RootEntry::from_bits(bits).context_table()),
-            Kind::Context => one(ContextEntry::from_bits(bits).second_stage()),
-            Kind::ScalableContext => one(ScalableContextEntry::from_bits(bits).directory()),
-            Kind::PasidEntry => match PasidEntryLow::from_bits(bits).translation_type() {
-                PGTT_FIRST => one(words.get(2).map_or(0, |word| PasidEntryFirstStage::from_bits(*word).first_stage())),
-                _ => one(PasidEntryLow::from_bits(bits).second_stage()),
+        match kind {
+            Kind::Root if self.scalable => {
+                let entry = ScalableRootEntry::from_bits(bits);
+                let halves = [(entry.lower_present(), entry.lower()), (entry.upper_present(), entry.upper())];
+                halves.into_iter().filter(|(present, _)| *present).map(|(_, frame)| Frames::one(frame)).collect()
+            }
+            Kind::Root => smallvec![Frames::one(RootEntry::from_bits(bits).context_table())],
+            Kind::Context => match ContextEntry::from_bits(bits) {
+                entry if entry.translation_type() == TT_PASS_THROUGH => Targets::new(),
+                entry => smallvec![Frames::one(entry.second_stage())],
             },
+            Kind::ScalableContext => {
+                let entry = ScalableContextEntry::from_bits(bits);
+                // 2^(PDTS + 7) entries of 8 bytes, 512 a frame.
+                let count = (1u64 << (entry.directory_size() + 7)).div_ceil(512);
+                smallvec![Frames { first: Pfn(entry.directory()), count }]
+            }
+            Kind::PasidEntry => {
+                let low = PasidEntryLow::from_bits(bits);
+                let first = Frames::one(words.get(2).map_or(0, |word| PasidEntryFirstStage::from_bits(*word).first_stage()));
+                let second = Frames::one(low.second_stage());
+                match low.translation_type() {
+                    PGTT_FIRST => smallvec![first],
+                    PGTT_SECOND => smallvec![second],
+                    PGTT_NESTED => smallvec![first, second],
+                    _ => Targets::new(),
+                }
+            }
             Kind::Second { level } | Kind::First { level } => {
                 let pages = if Self::is_leaf(kind, words[0]) { 1 << (9 * u32::from(level.clamp(1, 5) - 1)) } else { 1 };
                 let frame = SecondStageEntry::from_bits(words[0]).frame();
-                Frames { first: Pfn(frame & !(pages - 1)), count: pages }
+                smallvec![Frames { first: Pfn(frame & !(pages - 1)), count: pages }]
             }
-        })
+        }
     }
-}
-
-/// Whether a range holds all of `span_bytes` at `first`; 0 bytes stand for every address.
-const fn holds(range: PageRange, first: Iova, span_bytes: u64) -> bool {
-    let (low, high) = range.pages();
-    let (all_low, all_high) = PageRange::ALL.pages();
-    if span_bytes == 0 {
-        // All pages below bit 63 are all there are of a device TLB.
-        return low == all_low && high >= all_high >> 1;
-    }
-    let first_page = first.page_number();
-    let pages = if span_bytes < PAGE_SIZE { 1 } else { span_bytes / PAGE_SIZE };
-    low <= first_page && first_page + (pages - 1) <= high
 }

@@ -80,7 +80,7 @@ pub struct StreamEntry1 {
     /// STRW, bits 95:94: StreamWorld; ignored by units without EL2.
     #[bits(2)]
     pub world: u8,
-    /// MemAttr to INSTCFG, bits 115:96: attribute overrides.
+    /// MemAttr to INSTCFG, bits 115:96: attribute overrides; see the `OVERRIDES_` constants.
     #[bits(20)]
     pub attributes: u32,
     /// Bits 127:116.
@@ -146,6 +146,11 @@ pub struct StreamEntry3 {
     #[bits(12)]
     pub reserved_244: u16,
 }
+
+/// Overrides of MemAttr, MTCFG, ALLOCCFG, SHCFG, NSCFG: what a request is that no stage 1 has looked at.
+pub const OVERRIDES_MEMORY: u32 = 0x0_ffff;
+/// Overrides of PRIVCFG, INSTCFG: what a request is before any stage.
+pub const OVERRIDES_ACCESS: u32 = 0xf_0000;
 
 /// Config 100: both stages bypassed.
 pub const CONFIG_BYPASS: u8 = 0b100;

@@ -1,6 +1,6 @@
-//! The slot automaton with the rules of VT-d: for each rule a program that keeps it and one that does not; and whether the
-//! model itself ever acts on a word that was cleaned away.
+//! VT-d.
 
+use super::run;
 use iommu_model::slot::vtd::{Command, Kind, Need, VtdRules};
 use iommu_model::slot::{Checker, Event, Place, State, Violation};
 use iommu_model::spec::vtd::context::{AW_48, ContextEntry};
@@ -56,10 +56,6 @@ fn context(scope: ContextScope) -> E {
 
 fn context_device() -> E {
     context(ContextScope::Device { domain: DOMAIN, source: DEVICE, function_mask: 0 })
-}
-
-fn run(checker: &mut Checker<VtdRules>, events: &[E]) -> Result<(), Broken> {
-    events.iter().try_for_each(|event| checker.step(event))
 }
 
 fn context_words(frame: u64, domain: DomainId) -> [u64; 2] {
