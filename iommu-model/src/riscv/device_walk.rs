@@ -193,8 +193,9 @@ impl Unit {
             return Err(Cause::TYPE_DISALLOWED);
         }
         if let Some(process) = request.process {
-            let width = bits_below(INDEX_BITS, context.first.levels);
-            if !context.has_directory || (!context.first.is_bare() && process.0 >> width != 0) {
+            // Only a directory's levels are index bits of a process_id.
+            let fits = || context.first.is_bare() || process.0 >> bits_below(INDEX_BITS, context.first.levels) == 0;
+            if !context.has_directory || !fits() {
                 return Err(Cause::TYPE_DISALLOWED);
             }
         }
