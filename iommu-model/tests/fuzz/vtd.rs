@@ -1,114 +1,44 @@
-//! Arbitrary bytes as tables, queues, registers, descriptors and answers: nothing panics, loops or overflows, any walk ends
-//! within its level count, and nothing is asked of memory that is not aligned.
-//!
-//! An input is a stream of bytes that says everything: the unit's capabilities, what happens, what memory holds, what
-//! hardware chooses. The short run is part of `cargo test`; the long one, ten million inputs, is
-//! `cargo test --release -p iommu-model --test fuzz -- --ignored --nocapture`.
+//! VT-d.
 
+use super::input::{Bytes, Choices};
 use iommu_model::inspect::{self, Limits};
 use iommu_model::{
-    Access, Attributes, Bdf, Capabilities, Decisions, DeviceInvalidation, DeviceTlb, FetchKind, Fetched, Geometry, Iova, Pa,
-    PageQueueInput, PageQueueProgress, PageRange, PageRequest, Params, Pasid, Progress, Question, QueueInput, QueueProgress, Register,
-    Request, RequestKind, Scalable, Unit, WalkId,
+    Access, Attributes, Bdf, Capabilities, DeviceInvalidation, DeviceTlb, FetchKind, Fetched, Geometry, Iova, Pa, PageQueueInput,
+    PageQueueProgress, PageRange, PageRequest, Params, Pasid, Progress, QueueInput, QueueProgress, Register, Request, RequestKind,
+    Scalable, Unit, WalkId,
 };
 use proptest::prelude::*;
 
-/// An input.
-struct Bytes<'a> {
-    source: Source<'a>,
-    /// One answer of so many is not what belongs there.
-    hostility: u64,
-    /// The unit has scalable mode.
-    scalable: bool,
+const fn is_scalable(unit: &Unit) -> bool {
+    unit.capabilities().scalable.is_some()
 }
 
-/// Where the bytes of an input come from.
-enum Source<'a> {
-    /// A list, over and over; zeros if it is empty.
-    Given(&'a [u8], usize),
-    /// A generator (SplitMix64), by its state.
-    Made(u64),
-}
-
-impl Bytes<'_> {
-    fn word(&mut self) -> u64 {
-        match &mut self.source {
-            Source::Given(bytes, next) => (0..8).fold(0, |word, _| {
-                let byte = if bytes.is_empty() { 0 } else { bytes[*next % bytes.len()] };
-                *next += 1;
-                word << 8 | u64::from(byte)
-            }),
-            Source::Made(state) => {
-                *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-                let z = (*state ^ (*state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-                let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-                z ^ (z >> 31)
-            }
+/// What memory holds: mostly what belongs there, sometimes anything.
+fn answer(bytes: &mut Bytes<'_>, scalable: bool, kind: FetchKind) -> Fetched {
+    match bytes.below(4 * bytes.hostility) {
+        0 => return Fetched::NoMemory,
+        1 => return Fetched::Words([bytes.entry(), bytes.entry()]),
+        2 | 3 => return Fetched::Wide([(); 8].map(|()| bytes.entry())),
+        _ => {}
+    }
+    let (frame, bits) = (bytes.frame(), bytes.word());
+    match kind {
+        // The upper half is reserved in legacy mode.
+        FetchKind::Root => Fetched::Words([frame | 1, if scalable { bytes.frame() | 1 } else { 0 }]),
+        // T, AW, DID.
+        FetchKind::Context => Fetched::Words([frame | ((bits % 3) << 2) | 1, (1 + (bits >> 8) % 3) | (bits >> 16 & 7) << 8]),
+        // DTE, PASIDE, PRE; RID_PASID.
+        FetchKind::ScalableContext => Fetched::Wide([frame | (bits & 0x12) | 0xd, bits >> 8 & 3, 0, 0, 0, 0, 0, 0]),
+        FetchKind::PasidDirectory => Fetched::word(frame | 1),
+        // AW, SSEE, PGTT, SSADE; DID, PWSNP; every flag of the first stage.
+        FetchKind::PasidEntry => {
+            let width = 1 + (bits >> 2) % 3;
+            let low = frame | (bits & 0x220) | width << 2 | (1 + (bits >> 16) % 4) << 6 | 1;
+            Fetched::Wide([low, (bits >> 24 & 7) | 1 << 23, bytes.frame() | (bits >> 32 & 0xf7), 0, 0, 0, 0, 0])
         }
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.word() % bound
-    }
-
-    /// A word that often looks like a table entry of some kind.
-    fn entry(&mut self) -> u64 {
-        let word = self.word();
-        match word % 8 {
-            0 => self.word(),
-            1 => 0,
-            // A pointer or a leaf with everything allowed; present in every format.
-            2 | 3 => (self.word() & 0xf_ffff_f000) | 0x27,
-            4 => (self.word() & 0xf_ffff_f000) | 3,
-            5 => (self.word() & 0xf_c000_0000) | 0xa7,
-            // A PASID entry's or context entry's first word.
-            6 => (self.word() & 0xf_ffff_f000) | (self.word() & 0x3ff) | 1,
-            _ => self.word() & 0xf_ffff_ffff,
-        }
-    }
-
-    fn frame(&mut self) -> u64 {
-        self.word() & 0x3f_ffff_f000
-    }
-
-    /// What memory holds: mostly what belongs there, sometimes anything.
-    fn answer(&mut self, kind: FetchKind) -> Fetched {
-        match self.below(4 * self.hostility) {
-            0 => return Fetched::NoMemory,
-            1 => return Fetched::Words([self.entry(), self.entry()]),
-            2 | 3 => return Fetched::Wide([(); 8].map(|()| self.entry())),
-            _ => {}
-        }
-        let (frame, bits) = (self.frame(), self.word());
-        match kind {
-            // The upper half is reserved in legacy mode.
-            FetchKind::Root => Fetched::Words([frame | 1, if self.scalable { self.frame() | 1 } else { 0 }]),
-            // T, AW, DID.
-            FetchKind::Context => Fetched::Words([frame | ((bits % 3) << 2) | 1, (1 + (bits >> 8) % 3) | (bits >> 16 & 7) << 8]),
-            // DTE, PASIDE, PRE; RID_PASID.
-            FetchKind::ScalableContext => Fetched::Wide([frame | (bits & 0x12) | 0xd, bits >> 8 & 3, 0, 0, 0, 0, 0, 0]),
-            FetchKind::PasidDirectory => Fetched::word(frame | 1),
-            // AW, SSEE, PGTT, SSADE; DID, PWSNP; every flag of the first stage.
-            FetchKind::PasidEntry => {
-                let width = 1 + (bits >> 2) % 3;
-                let low = frame | (bits & 0x220) | width << 2 | (1 + (bits >> 16) % 4) << 6 | 1;
-                Fetched::Wide([low, (bits >> 24 & 7) | 1 << 23, self.frame() | (bits >> 32 & 0xf7), 0, 0, 0, 0, 0])
-            }
-            // Present, and most often allowed; A and D as they come.
-            FetchKind::Table { .. } | FetchKind::FirstStage { .. } => Fetched::word(frame | 7 | (bits & 0x360)),
-            other => unreachable!("VT-d fetches no {other:?}"),
-        }
-    }
-}
-
-/// What hardware chooses, out of range included.
-struct Choices(u64);
-
-impl Decisions for Choices {
-    fn decide(&mut self, question: Question) -> u32 {
-        assert!(question.options() >= 2, "an empty choice");
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        if self.0 >> 60 == 0 { u32::MAX } else { ((self.0 >> 33) % u64::from(question.options())) as u32 }
+        // Present, and most often allowed; A and D as they come.
+        FetchKind::Table { .. } | FetchKind::FirstStage { .. } => Fetched::word(frame | 7 | (bits & 0x360)),
+        other => unreachable!("VT-d fetches no {other:?}"),
     }
 }
 
@@ -173,10 +103,9 @@ impl Bench {
         unit.reset();
         self.device.reset();
         let mut d = Choices(bytes.word());
-        bytes.scalable = unit.capabilities().scalable.is_some();
         bytes.hostility = [1, 4, 16, 256][bytes.below(4) as usize];
         // On more often than by chance.
-        let mode = if unit.capabilities().scalable.is_some() { 1 << 10 } else { 0 };
+        let mode = if is_scalable(unit) { 1 << 10 } else { 0 };
         if bytes.below(8) != 0 {
             unit.write_register(Register::Rtaddr, (bytes.word() & 0xf_ffff_f000) | mode, &mut d);
             unit.write_register(Register::Iqa, if mode == 0 { 0 } else { 1 << 11 }, &mut d);
@@ -201,7 +130,7 @@ impl Bench {
     }
 }
 
-fn request(bytes: &mut Bytes<'_>) -> Request {
+fn request(bytes: &mut Bytes<'_>, scalable: bool) -> Request {
     let iova = match bytes.below(12) {
         0 => bytes.word(),
         1 => 0xfee0_0000 | bytes.below(1 << 20),
@@ -214,7 +143,7 @@ fn request(bytes: &mut Bytes<'_>) -> Request {
         access: if bytes.below(2) == 0 { Access::Read } else { Access::Write },
         pasid: match bytes.below(24) {
             0 => Some(Pasid(bytes.word() as u32)),
-            1..9 if bytes.scalable => Some(Pasid(bytes.below(4) as u32)),
+            1..9 if scalable => Some(Pasid(bytes.below(4) as u32)),
             _ => None,
         },
     }
@@ -257,21 +186,21 @@ const FETCHES_MAX: u32 = 2 + 4 + 1 + 8 + 5 * 6 + 5;
 
 /// Drives a walk to its end.
 fn finish(unit: &mut Unit, reached: &mut Reached, walk: WalkId, bytes: &mut Bytes<'_>, d: &mut Choices) {
-    let mut answer = awaited(unit, walk).map(|kind| bytes.answer(kind));
+    let mut brought = awaited(unit, walk).map(|kind| answer(bytes, is_scalable(unit), kind));
     let (mut fetches, mut updates) = (0, 0);
     for _ in 0..2000 {
-        let progress = unit.advance(walk, answer.take(), d);
+        let progress = unit.advance(walk, brought.take(), d);
         check(&progress, reached);
         match progress {
             Progress::Fetch { kind, .. } => {
                 fetches += 1;
                 assert!(fetches <= FETCHES_MAX, "more fetches than levels");
-                answer = Some(bytes.answer(kind));
+                brought = Some(answer(bytes, is_scalable(unit), kind));
             }
             Progress::Update { old, new, .. } => {
                 updates += 1;
                 assert!(updates <= 17 * 36, "more updates than tries");
-                answer = Some(if bytes.below(2) == 0 { Fetched::word(old) } else { Fetched::word(bytes.entry() | new & 1) });
+                brought = Some(if bytes.below(2) == 0 { Fetched::word(old) } else { Fetched::word(bytes.entry() | new & 1) });
             }
             Progress::Merged { .. } => {
                 assert!(unit.cancel(walk));
@@ -287,13 +216,13 @@ fn finish(unit: &mut Unit, reached: &mut Reached, walk: WalkId, bytes: &mut Byte
 fn step(unit: &mut Unit, device: &mut DeviceTlb, reached: &mut Reached, walks: &mut Vec<WalkId>, bytes: &mut Bytes<'_>, d: &mut Choices) {
     match bytes.below(24) {
         0..4 => {
-            let (request, attributes) = (request(bytes), attributes(bytes));
+            let (request, attributes) = (request(bytes, is_scalable(unit)), attributes(bytes));
             walks.extend(unit.begin_as(request, attributes));
         }
         4..9 => {
             let Some(n) = (!walks.is_empty()).then(|| bytes.below(walks.len() as u64) as usize) else { return };
             let asked = awaited(unit, walks[n]);
-            let progress = unit.advance(walks[n], asked.map(|kind| bytes.answer(kind)), d);
+            let progress = unit.advance(walks[n], asked.map(|kind| answer(bytes, is_scalable(unit), kind)), d);
             check(&progress, reached);
             if progress.is_end() {
                 walks.remove(n);
@@ -334,7 +263,7 @@ fn step(unit: &mut Unit, device: &mut DeviceTlb, reached: &mut Reached, walks: &
             unit.device_times_out(bytes.word() as u8);
         }
         19 => {
-            let plain = request(bytes);
+            let plain = request(bytes, is_scalable(unit));
             let request = PageRequest {
                 source: plain.source,
                 pasid: plain.pasid,
@@ -355,9 +284,9 @@ fn step(unit: &mut Unit, device: &mut DeviceTlb, reached: &mut Reached, walks: &
                 reached.records += 1;
             }
         }
-        21 => (0..8).for_each(|_| reached.hits += u64::from(unit.translate_cached(&request(bytes)).is_some())),
+        21 => (0..8).for_each(|_| reached.hits += u64::from(unit.translate_cached(&request(bytes, is_scalable(unit))).is_some())),
         22 => {
-            let request = request(bytes);
+            let request = request(bytes, is_scalable(unit));
             if let Ok(walk) = unit.begin_prefetch(request) {
                 finish(unit, reached, walk, bytes, d);
             }
@@ -417,7 +346,7 @@ fn queue(unit: &mut Unit, reached: &mut Reached, bytes: &mut Bytes<'_>, d: &mut 
 
 /// A device TLB takes whatever answer, and forgets it again.
 fn keep(unit: &Unit, device: &mut DeviceTlb, bytes: &mut Bytes<'_>, d: &mut Choices) {
-    let request = request(bytes);
+    let request = request(bytes, is_scalable(unit));
     let Ok(tag) = device.ask(request.pasid, request.iova) else { return };
     let order = bytes.below(64) as u8;
     let what = DeviceInvalidation {
@@ -451,9 +380,7 @@ fn keep(unit: &Unit, device: &mut DeviceTlb, bytes: &mut Bytes<'_>, d: &mut Choi
 fn fuzz(inputs: u64, first: u64) -> Reached {
     let mut bench = Bench::new();
     for n in 0..inputs {
-        // Inputs are told apart by their number alone, so that a failure names itself.
-        let state = (first + n).wrapping_mul(0xd134_2543_de82_ef95);
-        bench.run(&mut Bytes { source: Source::Made(state), hostility: 1, scalable: false });
+        bench.run(&mut Bytes::numbered(first + n));
     }
     bench.reached
 }
@@ -469,7 +396,7 @@ fn nothing_in_memory_or_registers_can_hurt_the_unit() {
 #[ignore = "ten million inputs; in release mode some minutes"]
 fn ten_million_inputs() {
     let reached = fuzz(10_000_000, 1 << 32);
-    println!("10000000 inputs: {reached:?}");
+    println!("VT-d, 10000000 inputs: {reached:?}");
     assert!(reached.translations > 1_000_000);
 }
 
@@ -479,6 +406,6 @@ proptest! {
     /// Short repeating lists of bytes reach what random streams do not: the same answer again and again.
     #[test]
     fn any_list_of_bytes_is_taken(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-        Bench::new().run(&mut Bytes { source: Source::Given(&bytes, 0), hostility: 1, scalable: false });
+        Bench::new().run(&mut Bytes::given(&bytes));
     }
 }
