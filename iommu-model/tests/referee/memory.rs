@@ -8,6 +8,7 @@
 //! trail's words must lead an atomic walker to the same end.
 
 use crate::dice::Dice;
+use iommu_model::FetchKind;
 use std::collections::BTreeMap;
 
 /// Words of the widest table entry.
@@ -99,6 +100,8 @@ pub(crate) struct TableMemory {
     shared_words: usize,
     /// Words that the walk has fetched.
     pub(crate) trail: Vec<Word>,
+    /// What it has taken each of them for.
+    pub(crate) kinds: Vec<FetchKind>,
     /// What the walk's updates replaced.
     updated: Vec<Word>,
     /// Stores that landed between fetches.
@@ -119,6 +122,7 @@ impl TableMemory {
             race_percent: 0,
             shared_words: 0,
             trail: Vec::new(),
+            kinds: Vec::new(),
             updated: Vec::new(),
             nr_raced: 0,
             lost: false,
@@ -139,6 +143,7 @@ impl TableMemory {
     /// A new walk begins.
     pub(crate) fn begin(&mut self) {
         self.trail.clear();
+        self.kinds.clear();
         self.updated.clear();
         self.lost = false;
     }
@@ -169,11 +174,12 @@ impl TableMemory {
         &mut self,
         pa: u64,
         nr_words: usize,
+        kind: FetchKind,
         draw: &mut dyn FnMut(&mut Dice) -> [u64; WORDS_MAX],
     ) -> Option<[u64; WORDS_MAX]> {
         match self.layout.place(pa) {
             Place::Table => {}
-            Place::Data => return Some(self.look(pa, nr_words)),
+            Place::Data => return Some(self.look(pa, nr_words, kind)),
             Place::Void => return None,
             Place::Unknown => {
                 self.lost = true;
@@ -195,7 +201,7 @@ impl TableMemory {
             }
             self.dice = Some(dice);
         }
-        Some(self.look(pa, nr_words))
+        Some(self.look(pa, nr_words, kind))
     }
 
     /// A CPU stores an entry: often where the walk is about to read, else anywhere that something was stored before.
@@ -212,12 +218,13 @@ impl TableMemory {
         self.now.insert(place, words[0]);
     }
 
-    fn look(&mut self, pa: u64, nr_words: usize) -> [u64; WORDS_MAX] {
+    fn look(&mut self, pa: u64, nr_words: usize, kind: FetchKind) -> [u64; WORDS_MAX] {
         let mut words = [0; WORDS_MAX];
         for (n, word) in words.iter_mut().take(nr_words).enumerate() {
             let place = pa + 8 * n as u64;
             *word = self.read(place);
             self.trail.push((place, *word));
+            self.kinds.push(kind);
         }
         words
     }

@@ -36,7 +36,7 @@ pub(crate) fn translate(
     for _ in 0..STEPS_MAX {
         match unit.advance(walk, answer.take(), &mut Plain) {
             Progress::Fetch { pa, bytes, kind, .. } => {
-                let found = memory.fetch(pa.0, usize::from(bytes / 8), &mut |dice| draw(kind, dice));
+                let found = memory.fetch(pa.0, usize::from(bytes / 8), kind, &mut |dice| draw(kind, dice));
                 answer = Some(match found {
                     None => Fetched::NoMemory,
                     Some(words) if bytes <= 16 => Fetched::Words([words[0], words[1]]),

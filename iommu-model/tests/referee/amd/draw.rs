@@ -17,6 +17,8 @@ pub(super) fn stems(dice: &mut Dice) -> Vec<u64> {
     // Low ones, for few levels and for skipped ones.
     stems.push(dice.bits(31) & !0xfff);
     stems.push(dice.bits(25) & !0xfff);
+    // All that six levels decode.
+    stems.push(dice.bits(64) & !0xfff);
     stems
 }
 
@@ -70,7 +72,8 @@ pub(super) fn device(mode: Mode, dice: &mut Dice) -> [u64; WORDS_MAX] {
         .with_read(!dice.percent(3))
         .with_write(!dice.percent(6))
         .with_domain(dice.below(16) as u16);
-    let bits = entry.into_bits() ^ noise(128, 4, &[2, 3, 6, 7, 8, 51, 52, 54, 55, 63, 97, 98, 103], dice);
+    let bits = entry.into_bits()
+        ^ noise(128, 5, &[2, 3, 4, 5, 6, 7, 8, 51, 52, 53, 54, 55, 56, 57, 60, 63, 80, 96, 97, 98, 99, 101, 102, 103, 106], dice);
     let high = noise(128, 2, &[0, 5, 52, 54, 64], dice);
     [bits as u64, (bits >> 64) as u64, high as u64, (high >> 64) as u64, 0, 0, 0, 0]
 }
@@ -83,6 +86,8 @@ fn next_level(mode: Mode, level: u8, dice: &mut Dice) -> u8 {
         _ if level <= 1 => end,
         2..14 if level <= 3 => end,
         14..30 if mode == Mode::Any && level > 2 => level - 2,
+        30..34 if mode == Mode::Any && level > 3 => 1 + dice.below(u32::from(level) - 2) as u8,
+        14..17 if level > 2 => level - 2,
         _ => level - 1,
     }
 }
@@ -117,5 +122,5 @@ pub(super) fn host(mode: Mode, level: u8, dice: &mut Dice) -> u64 {
         _ => (true, true),
     };
     let entry = HostEntry::new().with_present(!dice.percent(4)).with_next_level(next).with_frame(frame).with_read(read).with_write(write);
-    entry.into_bits() ^ noise(64, 4, &[1, 5, 6, 12, 21, 52, 58, 59, 60, 63], dice) as u64
+    entry.into_bits() ^ noise(64, 4, &[1, 2, 5, 6, 7, 12, 21, 30, 51, 52, 58, 59, 60, 63], dice) as u64
 }

@@ -23,12 +23,18 @@ pub(super) fn stems(mode: Mode, dice: &mut Dice) -> Vec<u64> {
     let width = if mode.stages == Stages::Second { 41 } else { 38 };
     let mut stems: Vec<u64> = (0..3).map(|_| dice.bits(width) & !0xfff).collect();
     stems.push(dice.bits(25) & !0xfff);
+    // What the longer schemes take, and its mirror image in the upper half.
+    let wider = dice.pick(&[47, 49, 56, 58]);
+    stems.push(dice.bits(wider) & !0xfff);
+    let width = dice.pick(&[38, 47, 56]);
+    stems.push(!dice.bits(width) & !0xfff);
     stems
 }
 
 /// A request that shares most table entries with its neighbours.
 pub(super) fn request(stems: &[u64], dice: &mut Dice) -> Request {
-    let mut iova = dice.pick(stems);
+    // Mostly what Sv39 takes.
+    let mut iova = if dice.percent(80) { dice.pick(&stems[..4]) } else { dice.pick(stems) };
     for level_shift in [12, 21, 30] {
         if dice.percent(40) {
             iova ^= u64::from(dice.below(4)) << level_shift;
@@ -90,7 +96,7 @@ fn first_mode(dice: &mut Dice) -> u8 {
         0..3 => dice.below(16) as u8,
         3..6 => MODE_BARE,
         6..20 => MODE_SV48,
-        20..30 => MODE_SV57,
+        20..34 => MODE_SV57,
         _ => MODE_SV39,
     }
 }

@@ -5,13 +5,14 @@ use super::machine::LAYOUT;
 use super::{Smmu, Stages};
 use crate::architecture::{Architecture, Difference, Outcome, Request, Side};
 use crate::memory::{Place, TableMemory, WORDS_MAX, Word};
+use iommu_model::FetchKind;
 use iommu_model::spec::smmu::capability::ADDRESS_SIZES;
 use iommu_model::spec::smmu::context::{Context0, GRANULE_0_4K, GRANULE_0_16K, GRANULE_0_64K};
-use iommu_model::spec::smmu::descriptor::{Descriptor, Stage1Table};
+use iommu_model::spec::smmu::descriptor::{Descriptor, LAST_LEVEL, Stage1Table};
 use iommu_model::spec::smmu::event::EventId;
 use iommu_model::spec::smmu::stream::{
-    CONFIG_HAS_STAGE_1, CONFIG_HAS_STAGE_2, CONFIG_NESTED, CONFIG_PASSES, CONFIG_STAGE_2, StreamEntry0, StreamEntry2, StreamEntry3,
-    StreamLevel1,
+    CONFIG_HAS_STAGE_1, CONFIG_HAS_STAGE_2, CONFIG_NESTED, CONFIG_PASSES, CONFIG_STAGE_2, StreamEntry0, StreamEntry1, StreamEntry2,
+    StreamEntry3, StreamLevel1,
 };
 
 const NESTED_STAGE: Difference = Difference {
@@ -83,13 +84,18 @@ const BOTH_BASES: Difference = Difference {
     reason: "nested, QEMU translates TTB0 and TTB1 when it reads the CD: what stage 2 says to either ends every request",
     side: Side::Model,
 };
+const STALL_DISABLE: Difference = Difference {
+    name: "S1STALLD without stage 1",
+    reason: "QEMU refuses an STE with S1STALLD (0x04), though without stage 1 the field does not count",
+    side: Side::Model,
+};
 const CONCATENATED: Difference = Difference {
     name: "concatenated tables",
     reason: "of several stage-2 tables at the start level QEMU uses the first for all addresses",
     side: Side::Model,
 };
 
-pub(super) const ALL: [Difference; 16] = [
+pub(super) const ALL: [Difference; 17] = [
     NESTED_STAGE,
     CONTEXTS,
     SPAN,
@@ -104,6 +110,7 @@ pub(super) const ALL: [Difference; 16] = [
     CONTEXT_POINTER,
     STAGE_2_INPUT,
     STAGE_2_FLAGS,
+    STALL_DISABLE,
     BOTH_BASES,
     CONCATENATED,
 ];
@@ -112,11 +119,30 @@ pub(super) const ALL: [Difference; 16] = [
 const STEPS_MAX: usize = 6;
 
 pub(super) fn explain(smmu: &mut Smmu, request: Request, image: &mut TableMemory, ours: Outcome, theirs: Outcome) -> Option<Difference> {
+    let before = image.image();
+    lead(smmu, request, image, ours, theirs, true).flatten().or_else(|| {
+        // A read of nested translation may end at the bases of the context, whatever the walk would say.
+        before.iter().for_each(|(pa, word)| image.amend(*pa, *word));
+        smmu.reset();
+        smmu.translate(request, image);
+        other_base_faults(smmu, request, image, theirs).then_some(BOTH_BASES)
+    })
+}
+
+/// Takes checks away from the model until it says what QEMU says. If that is so at once, there is nothing to explain.
+fn lead(
+    smmu: &mut Smmu,
+    request: Request,
+    image: &mut TableMemory,
+    ours: Outcome,
+    theirs: Outcome,
+    may_use_other: bool,
+) -> Option<Option<Difference>> {
     let mut ours = ours;
     let mut why = None;
     smmu.reset();
     smmu.translate(request, image);
-    let misplaced = beyond_first_table(smmu, &image.trail);
+    let misplaced = beyond_first_table(smmu, image);
     if !misplaced.is_empty() && event(ours) != Some(EventId::BAD_STREAM_ENTRY) {
         for (pa, first) in misplaced {
             image.amend(pa, image.read(first));
@@ -127,10 +153,10 @@ pub(super) fn explain(smmu: &mut Smmu, request: Request, image: &mut TableMemory
     }
     for _ in 0..STEPS_MAX {
         if let Some(same) = same(smmu, request, &image.trail, ours, theirs) {
-            return why.or(same);
+            return Some(why.or(same));
         }
-        if other_base_faults(smmu, request, image, theirs) {
-            return Some(BOTH_BASES);
+        if may_use_other && other_base_faults(smmu, request, image, theirs) {
+            return Some(Some(BOTH_BASES));
         }
         let by = heal(smmu, image, ours)?;
         why = why.or(Some(by));
@@ -145,19 +171,20 @@ fn other_base_faults(smmu: &mut Smmu, request: Request, image: &mut TableMemory,
     if smmu.mode.stages != Stages::Nested {
         return false;
     }
-    let trail = image.trail.clone();
+    let (trail, kinds, before) = (image.trail.clone(), image.kinds.clone(), image.image());
     let found = [0, !0xfff].into_iter().any(|iova| {
-        smmu.reset();
         let other = Request { iova, ..request };
-        smmu.translate(other, image);
-        for (pa, first) in beyond_first_table(smmu, &image.trail) {
-            image.amend(pa, image.read(first));
-        }
         smmu.reset();
-        let other = smmu.translate(other, image).outcome;
-        other == theirs || (other == Outcome::Silent && (request.write || theirs == Outcome::Passed(0)) && event(theirs).is_none())
+        let ours = smmu.translate(other, image).outcome;
+        let found = match theirs {
+            // That the other base lets it pass says nothing of this one.
+            Outcome::Blocked(_) => lead(smmu, other, image, ours, theirs, false).is_some(),
+            _ => ours == Outcome::Silent && (request.write || theirs == Outcome::Passed(0)),
+        };
+        before.iter().for_each(|(pa, word)| image.amend(*pa, *word));
+        found
     });
-    image.trail = trail;
+    (image.trail, image.kinds) = (trail, kinds);
     found
 }
 
@@ -178,6 +205,11 @@ fn same(smmu: &Smmu, request: Request, trail: &[Word], ours: Outcome, theirs: Ou
     let config = stream.map_or(0, |words| StreamEntry0::from_bits(words[0].1).config());
     let found = match (event(ours), event(theirs)) {
         (Some(ours), Some(theirs)) if ours == theirs && config == CONFIG_NESTED => NESTED_STAGE,
+        (_, Some(EventId::BAD_STREAM_ENTRY))
+            if config & CONFIG_HAS_STAGE_1 == 0 && stream.is_some_and(|words| StreamEntry1::from_bits(words[1].1).stall_disable()) =>
+        {
+            STALL_DISABLE
+        }
         (Some(EventId::BAD_STREAM_ID), Some(EventId::BAD_STREAM_ENTRY)) if smmu.mode.two_level => SPAN,
         (_, Some(EventId::BAD_STREAM_ENTRY)) if stream.is_some_and(|words| StreamEntry0::from_bits(words[0].1).context_bits() != 0) => {
             CONTEXTS
@@ -239,21 +271,22 @@ fn starts_too_high(words: &[Word]) -> bool {
     stage_2_bits(words).is_some_and(|(input, below, _)| input <= below)
 }
 
-/// The words of a trail that lie in another than the first of the tables that stage 2 begins with, and the same of the first.
-fn beyond_first_table(smmu: &Smmu, trail: &[Word]) -> Vec<(u64, u64)> {
+/// The words of a walk that lie in another than the first of the tables that stage 2 begins with, and the same of the first.
+fn beyond_first_table(smmu: &Smmu, image: &TableMemory) -> Vec<(u64, u64)> {
+    let trail = &image.trail;
     let has_stage_2 =
         |words: &&[Word]| StreamEntry0::from_bits(words[0].1).config() & CONFIG_NESTED & !CONFIG_HAS_STAGE_1 == CONFIG_STAGE_2;
     let Some(words) = stream_entry(smmu, trail).filter(has_stage_2) else { return Vec::new() };
     let Some((input, below, stride)) = stage_2_bits(words).filter(|(input, below, stride)| *input > below + stride && *input < 64) else {
         return Vec::new();
     };
-    if trail.len() <= WORDS_MAX {
-        return Vec::new();
-    }
+    let page = stride + 3;
     let (all, one) = (8_u64 << (input - below), 8_u64 << stride);
     let base = (StreamEntry3::from_bits(words[3].1).table() << 4) & !(all - 1);
-    // The STE itself is no table, wherever it lies.
-    let inside = trail[WORDS_MAX..].iter().map(|(pa, _)| *pa).filter(|pa| (base + one..base + all).contains(pa));
+    // Other tables may lie there too: only where stage 2 begins does the place count.
+    let level = LAST_LEVEL.saturating_sub(((below - page) / stride) as u8);
+    let begins = image.kinds.iter().zip(trail).filter(|(kind, _)| **kind == FetchKind::Stage2 { level }).map(|(_, (pa, _))| *pa);
+    let inside = begins.filter(|pa| (base + one..base + all).contains(pa));
     inside.map(|pa| (pa, base + (pa - base) % one)).collect()
 }
 

@@ -109,6 +109,8 @@ pub(super) fn stream_entry(mode: Mode, dice: &mut Dice) -> [u64; WORDS_MAX] {
         .with_format(if dice.percent(2) { dice.below(4) as u8 } else { 0 })
         .with_context_bits(context_bits);
     let second = StreamEntry1::new().with_default_substream(DEFAULT_FIRST).with_attributes(1 << 12);
+    // S1DSS, S1STALLD, EATS, STRW and what lies about them.
+    let second = second.into_bits() ^ noise(4, &[0, 1, 19, 25, 27, 28, 29, 30, 31, 47, 49], dice);
     let (size, start) = stage_2_size(dice);
     let third = StreamEntry2::new()
         .with_vmid(dice.below(16) as u16)
@@ -120,7 +122,9 @@ pub(super) fn stream_entry(mode: Mode, dice: &mut Dice) -> [u64; WORDS_MAX] {
         .with_record(!dice.percent(3));
     let fourth = StreamEntry3::new().with_table(physical_table(dice) >> 4);
     let noisy = |word: u64, dice: &mut Dice| word ^ noise(1, &[0, 48, 63], dice);
-    let words = [first.into_bits(), second.into_bits(), third.into_bits(), fourth.into_bits()];
+    // S2ENDI, S2PTW, S2HD, S2HA, S2S.
+    let third = third.into_bits() ^ noise(2, &[52, 54, 55, 56, 57], dice);
+    let words = [first.into_bits(), second, third, fourth.into_bits()];
     let [a, b, c, d] = words.map(|word| noisy(word, dice));
     // AArch32 tables and reserved sizes end QEMU.
     let c = StreamEntry2::from_bits(c);
@@ -172,7 +176,7 @@ pub(super) fn context(mode: Mode, dice: &mut Dice) -> [u64; WORDS_MAX] {
         ContextTable::new().with_hierarchical_disable(dice.percent(20)).with_table(table(mode, dice) >> 4).into_bits()
             ^ noise(1, &[48, 51], dice)
     };
-    let first = first.into_bits() ^ noise(2, &[14, 15, 31, 35, 41, 44, 45, 46], dice);
+    let first = first.into_bits() ^ noise(3, &[14, 15, 31, 35, 36, 37, 40, 41, 42, 43, 44, 45, 46], dice);
     let first = Context0::from_bits(first);
     let first = first.with_output_size(first.output_size().min(OUTPUT_SIZE_MAX)).into_bits();
     [first, ttb(dice), ttb(dice), 0, 0, 0, 0, 0]
@@ -197,7 +201,8 @@ pub(super) fn stage_1(mode: Mode, level: u8, dice: &mut Dice) -> u64 {
             .with_frame(table(mode, dice) >> 12)
             .with_no_unprivileged(dice.percent(3))
             .with_read_only(dice.percent(8));
-        return entry.into_bits() ^ noise(3, &[12, 47, 48, 51], dice);
+        // PXNTable, UXNTable and NSTable play no part.
+        return entry.into_bits() ^ noise(3, &[12, 47, 48, 51, 59, 60, 63], dice);
     }
     let page = match mode.stages {
         Stages::Nested => INTERMEDIATE + u64::from(dice.below(INTERMEDIATE_PAGES)) * 4096,
@@ -211,8 +216,11 @@ pub(super) fn stage_1(mode: Mode, level: u8, dice: &mut Dice) -> u64 {
         .with_accessed(!dice.percent(5))
         .with_not_global(dice.percent(50))
         .with_contiguous(dice.percent(5))
+        .with_attribute_index(dice.below(8) as u8)
+        .with_shareability(dice.below(4) as u8)
+        .with_no_execute(dice.below(4) as u8)
         .with_frame(page >> 12);
-    entry.into_bits() ^ noise(4, &[12, 13, 21, 47, 48, 51], dice)
+    entry.into_bits() ^ noise(4, &[5, 12, 13, 21, 47, 48, 51, 55, 63], dice)
 }
 
 pub(super) fn stage_2(mode: Mode, level: u8, dice: &mut Dice) -> u64 {
@@ -223,7 +231,7 @@ pub(super) fn stage_2(mode: Mode, level: u8, dice: &mut Dice) -> u64 {
     }
     let mut seldom = |percent: u32| dice.below(100 * rare) < percent;
     let (invalid, unreadable, read_only, stale, wrong) = (seldom(4), seldom(5), seldom(12), seldom(5), seldom(3));
-    let address = if wrong { noise(100, &[12, 13, 21, 47, 48, 51], dice) } else { 0 };
+    let address = if wrong { noise(100, &[12, 13, 21, 47, 48, 51, 52, 54, 55, 63], dice) } else { 0 };
     if level < LAST_LEVEL && !is_block(level, dice) {
         let entry = Stage1Table::new().with_low(u16::from(!invalid) | 2).with_frame(physical_table(dice) >> 12);
         return entry.into_bits() ^ address;
@@ -239,6 +247,8 @@ pub(super) fn stage_2(mode: Mode, level: u8, dice: &mut Dice) -> u64 {
         .with_writable(!read_only)
         .with_shareability(3)
         .with_accessed(!stale)
+        .with_contiguous(dice.percent(5))
+        .with_no_execute(dice.below(4) as u8)
         .with_frame(page >> 12);
     entry.into_bits() ^ address
 }

@@ -69,13 +69,15 @@ const FAULT_DISABLE: Difference = Difference {
     reason: "QEMU reports that the entry is not present or invalid before it looks at FPD in it and in its directory entry",
     side: Side::Model,
 };
+const WALK_SNOOP: Difference =
+    Difference { name: "updates without snoop", reason: "QEMU sets A and D whether or not PWSNP lets it (0x90)", side: Side::Model };
 const DIRTY: Difference = Difference {
     name: "one of A and D already set",
     reason: "QEMU then leaves a leaf that is written through as it is, instead of setting the other; corrected after 11.1",
     side: Side::Model,
 };
 
-pub(super) const ALL: [Difference; 12] = [
+pub(super) const ALL: [Difference; 13] = [
     LEGACY_CODES,
     TOP_TABLE,
     PASS_THROUGH_WIDTH,
@@ -87,6 +89,7 @@ pub(super) const ALL: [Difference; 12] = [
     FIRST_WIDTH,
     FIRST_ORDER,
     FAULT_DISABLE,
+    WALK_SNOOP,
     DIRTY,
 ];
 
@@ -220,6 +223,12 @@ fn heal(vtd: &Vtd, request: &mut Request, image: &mut TableMemory, ours: Outcome
             let entry = FirstStageEntry::from_bits(value).with_page_size(false).with_frame(nowhere);
             image.amend(pa, entry.into_bits());
             Some(FIRST_ORDER)
+        }
+        FaultReason::FIRST_UPDATE_NO_SNOOP => {
+            let (pa, value) = *image.trail.get(vtd.shared_words() - 7..)?.first()?;
+            let low = PasidEntryLow::from_bits(u128::from(value) << 64).with_walk_snoop(true);
+            image.amend(pa, (low.into_bits() >> 64) as u64);
+            Some(WALK_SNOOP)
         }
         FaultReason::NOT_CANONICAL if first_stage_width(vtd, &image.trail)? > AW_48 => {
             let unused = u64::BITS - 48;

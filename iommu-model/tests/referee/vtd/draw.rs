@@ -39,7 +39,7 @@ pub(super) fn request(stems: &[u64], dice: &mut Dice) -> Request {
     }
     match dice.below(100) {
         0..3 => iova |= 1 << (39 + dice.below(25)),
-        3 => iova |= 0xffff_8000_0000_0000,
+        3..7 => iova |= 0xffff_8000_0000_0000,
         _ => {}
     }
     // QEMU hands reads and writes of the interrupt range to another device.
@@ -115,6 +115,9 @@ pub(super) fn scalable_context(dice: &mut Dice) -> [u64; 4] {
         .with_present(!dice.percent(2))
         .with_directory(table(dice))
         .with_directory_size(dice.below(3) as u8)
+        // These concern requests that no device here makes.
+        .with_device_tlb(dice.percent(5))
+        .with_pasid_enable(dice.percent(20))
         .with_rid_pasid(rid_pasid);
     let bits = entry.into_bits() ^ noise(128, 2, &[1, 5, 8, 47, 48, 63, 85, 127], dice);
     let high = noise(128, 2, &[0, 127], dice);
@@ -136,7 +139,7 @@ pub(super) fn pasid(mode: Mode, dice: &mut Dice) -> [u64; WORDS_MAX] {
     };
     let width = match dice.below(100) {
         0..20 if mode == Mode::Second => AW_39,
-        20 => dice.below(8) as u8,
+        20 | 21 => dice.below(8) as u8,
         _ => AW_48,
     };
     let low = PasidEntryLow::new()
@@ -149,7 +152,8 @@ pub(super) fn pasid(mode: Mode, dice: &mut Dice) -> [u64; WORDS_MAX] {
     let low = low.into_bits() ^ noise(128, 4, &[1, 9, 10, 11, 47, 48, 63, 80, 86], dice);
     let mode = if dice.percent(2) { dice.below(4) as u8 } else { FSPM_4 };
     let first = PasidEntryFirstStage::new().with_first_stage(table(dice)).with_paging_mode(mode).with_write_protect(dice.percent(20));
-    let first = first.into_bits() ^ noise(64, 2, &[8, 11, 47, 48, 63], dice) as u64;
+    // SRE, ERE, NXE, SMEP, EAFE too.
+    let first = first.into_bits() ^ noise(64, 5, &[0, 1, 5, 6, 7, 8, 11, 47, 48, 63], dice) as u64;
     let mut words = [low as u64, (low >> 64) as u64, first, 0, 0, 0, 0, 0];
     if dice.percent(2) {
         words[3 + dice.below(5) as usize] = 1 << dice.below(64);
@@ -184,7 +188,7 @@ pub(super) fn second_stage(level: u8, dice: &mut Dice) -> u64 {
     let (read, write) = rights(dice);
     let frame = if leaf { page(12 + 9 * u32::from(level.saturating_sub(1)), dice) } else { table(dice) };
     let entry = SecondStageEntry::new().with_read(read).with_write(write).with_page_size(leaf && level > 1).with_frame(frame);
-    entry.into_bits() ^ noise(64, 5, &[2, 7, 10, 11, 12, 21, 29, 38, 39, 47, 48, 51, 52, 62, 63], dice) as u64
+    entry.into_bits() ^ noise(64, 5, &[2, 3, 6, 7, 8, 9, 10, 11, 12, 21, 29, 38, 39, 47, 48, 51, 52, 61, 62, 63], dice) as u64
 }
 
 pub(super) fn first_stage(level: u8, dice: &mut Dice) -> u64 {
@@ -201,7 +205,7 @@ pub(super) fn first_stage(level: u8, dice: &mut Dice) -> u64 {
         .with_dirty(dice.percent(30))
         .with_page_size(leaf && level > 1)
         .with_frame(frame);
-    entry.into_bits() ^ noise(64, 5, &[3, 7, 8, 9, 10, 12, 13, 21, 29, 47, 48, 51, 52, 63], dice) as u64
+    entry.into_bits() ^ noise(64, 5, &[3, 4, 7, 8, 9, 10, 11, 12, 13, 21, 29, 47, 48, 51, 52, 62, 63], dice) as u64
 }
 
 const _: () = assert!(ROOT == LAYOUT.pool, "the image's root table is the pool's first page");

@@ -121,7 +121,7 @@ fn check_capabilities(ours: &Capabilities, qemu: &mut Qemu) -> io::Result<()> {
     let walk = |(cap, ecap): (Cap, Ecap)| {
         let widths = (cap.sagaw(), cap.mgaw(), cap.superpages(), cap.domains());
         let stages = (ecap.scalable(), ecap.first_stage(), ecap.second_stage(), ecap.nested(), cap.first_stage_1g(), cap.first_stage_5());
-        let rid = (ecap.rid_pasid(), ecap.rid_privileged());
+        let rid = (ecap.rid_pasid(), ecap.rid_privileged(), ecap.extended_accessed());
         (widths, stages, rid, (ecap.pass_through(), ecap.snoop_control(), ecap.device_tlb(), cap.caching_mode()))
     };
     if walk(ours) == walk(theirs) {

@@ -25,6 +25,7 @@ pub(super) fn unit(mode: Mode) -> Unit {
         rid_privileged: false,
         supervisor_requests: false,
         second_stage_accessed_dirty: false,
+        extended_accessed: false,
         ..Scalable::default()
     };
     let cap = Capabilities {
