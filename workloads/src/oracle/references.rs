@@ -81,7 +81,9 @@ impl Census {
             if object.tag == tag::IOPT_PAGES {
                 census.memfds -= 1;
             }
-            for (_, offset, name) in COUNTS.into_iter().filter(|(tag, ..)| *tag == object.tag) {
+            // Smaller objects of a tag are something else that hangs on it.
+            let counts = COUNTS.into_iter().filter(|(tag, offset, _)| *tag == object.tag && offset + 4 <= object.bytes);
+            for (_, offset, name) in counts {
                 let value = load(memory, at.offset(u64::from(offset)));
                 let kind = if object.tag == tag::FILE { load(memory, at.offset(u64::from(File::KIND.offset))) } else { 0 };
                 if kind == FileKind::Memfd as u64 {
