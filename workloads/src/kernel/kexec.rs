@@ -6,6 +6,8 @@
 //!
 //! Not modelled: reboot notifiers, CPU hotplug, syscore operations, crash images, `preserve_context` images.
 
+use std::ops::Range;
+
 use iommu_model::addr::{Pa, Pfn};
 use sim::engine::{Group, Life};
 use sim::memory::{Field, FrameState, Ptr, field};
@@ -18,16 +20,29 @@ use super::{IMAGE_FRAMES, Section, Task};
 use crate::errno::{EBUSY, EINVAL, ENOMEM, Errno};
 use crate::mark::Mark;
 use crate::tag;
+use crate::topology::Topology;
 use crate::verb::{self, Phase};
 
 /// `system_transition_mutex`.
-const TRANSITION_LOCK: Field<Mutex> = field(0, "system_transition_mutex");
+pub(super) const TRANSITION_LOCK: Field<Mutex> = field(0, "system_transition_mutex");
 /// `__kexec_lock`: an atomic flag, tried, never waited for.
-const KEXEC_LOCK: Field<u32> = field(8, "__kexec_lock");
+pub(super) const KEXEC_LOCK: Field<u32> = field(8, "__kexec_lock");
 /// `kexec_image`: first source page, or NULL.
-const KEXEC_IMAGE: Field<u64> = field(16, "kexec_image");
+pub(super) const KEXEC_IMAGE: Field<u64> = field(16, "kexec_image");
 /// `image->kho.fdt`.
-const IMAGE_FDT: Field<u64> = field(24, "image->kho.fdt");
+pub(super) const IMAGE_FDT: Field<u64> = field(24, "image->kho.fdt");
+
+/// Where the image of a generation lies. Later ones have two slots in scratch, used in turn: the copy must not overwrite the code
+/// that does it.
+pub fn image_of(topo: &Topology, era: u8) -> Range<u32> {
+    match era.checked_sub(1) {
+        None => topo.image.clone(),
+        Some(before) => {
+            let slot = topo.scratch.start + u32::from(before % 2) * IMAGE_FRAMES;
+            slot..slot + IMAGE_FRAMES
+        }
+    }
+}
 
 /// The group of a generation's tasks.
 pub fn group_of(era: u8) -> Group {
@@ -138,9 +153,8 @@ async fn machine_kexec(t: &Task) {
     let (scratch_pa, scratch_bytes) = (Pa(u64::from(scratch.start) << 12), u64::from(scratch.len() as u32) << 12);
     t.relax().await;
     t.machine.note(verb::BEFORE_JUMP, [fdt, scratch_pa.0, scratch_bytes, 0]);
-    // Two slots in scratch, used in turn: the copy must not overwrite the code that does it.
-    let slot = scratch.start + u32::from(t.k.era % 2) * IMAGE_FRAMES;
-    let image = slot..slot + IMAGE_FRAMES;
+    let image = image_of(&t.k.topo, t.k.era + 1);
+    let slot = image.start;
     let firmware = t.k.topo.firmware.clone();
     let keep = move |pfn: Pfn, frame: &sim::memory::Frame| {
         let pfn = pfn.0 as u32;

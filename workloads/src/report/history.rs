@@ -12,7 +12,7 @@ use sim::engine::ActorId;
 use sim::memory::Tag;
 use sim::trace::{Event, EventKind, UnitId};
 
-use crate::run::Outcome;
+use crate::run::{Outcome, Region};
 use crate::verb;
 
 /// Bytes of a frame.
@@ -142,9 +142,11 @@ impl<'a> History<'a> {
         None
     }
 
-    /// What firmware or a kernel's loader put at `pa` before the run began, if anything.
-    pub fn region(&self, pa: Pa) -> Option<Tag> {
-        self.outcome.regions.iter().find(|region| region.frames.contains(&pa.pfn())).map(|region| region.tag)
+    /// What lies at `pa` outside the allocator when the event at `at` happens.
+    pub fn region(&self, pa: Pa, at: usize) -> Option<&'a Region> {
+        let era = self.events().get(at).map_or(0, |event| event.era);
+        let outcome: &'a Outcome = self.outcome;
+        outcome.regions.iter().find(|region| region.frames.contains(&pa.pfn()) && region.era.is_none_or(|of| of == era))
     }
 
     /// Everything that befell the frame of `pa` in `range`: handed out, freed, preserved, restored, pinned.

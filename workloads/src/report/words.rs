@@ -123,18 +123,22 @@ pub fn key(history: &History<'_>, at: usize) -> String {
 
 /// Who has the memory at `pa`, as known before `end`.
 pub fn owner(history: &History<'_>, pa: Pa, end: usize) -> (String, Option<Holding>) {
+    if let Some(region) = history.region(pa, end) {
+        return (tag::name(region.tag).to_owned(), None);
+    }
     match history.holding(pa, end) {
         Some(holding @ Holding { tag: Some(tag), .. }) => (tag::name(tag).to_owned(), Some(holding)),
         Some(holding @ Holding { before, .. }) => (format!("free list (was: {})", tag::name(before)), Some(holding)),
-        None => match history.region(pa) {
-            Some(tag) => (tag::name(tag).to_owned(), None),
-            None => ("free list (never handed out in this run)".to_owned(), None),
-        },
+        None => ("free list (never handed out in this run)".to_owned(), None),
     }
 }
 
 /// `IOMMU page table` and the like: what lies at an address.
 fn place(history: &History<'_>, pa: Pa, at: usize) -> String {
+    if let Some(region) = history.region(pa, at) {
+        let global = members::global(pa.0.saturating_sub(region.frames.start.pa().0)).filter(|_| region.era.is_some());
+        return global.unwrap_or_else(|| format!("{} at pa {pa}", tag::name(region.tag)));
+    }
     match history.holding(pa, at) {
         Some(Holding { tag: Some(tag), base, .. }) => {
             let offset = pa.0.saturating_sub(base.0);
@@ -144,17 +148,14 @@ fn place(history: &History<'_>, pa: Pa, at: usize) -> String {
             }
         }
         Some(Holding { before, .. }) => format!("freed {}", tag::name(before)),
-        None => match history.region(pa) {
-            Some(tag) => format!("{} pa {pa}", tag::name(tag)),
-            None => format!("pa {pa}"),
-        },
+        None => format!("pa {pa}"),
     }
 }
 
 fn place_long(history: &History<'_>, pa: Pa, at: usize) -> String {
     match history.holding(pa, at) {
-        Some(_) => format!("pa {pa} ({})", place(history, pa, at)),
-        None => format!("pa {pa}"),
+        held if held.is_some() || history.region(pa, at).is_some() => format!("pa {pa} ({})", place(history, pa, at)),
+        _ => format!("pa {pa}"),
     }
 }
 

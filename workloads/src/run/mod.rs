@@ -32,7 +32,8 @@ use sim::policy::{Policy, PolicySpec, Replay};
 use sim::trace::UnitId;
 
 use crate::host::Mailbox;
-use crate::kernel::{boot, kexec::group_of};
+use crate::kernel::boot;
+use crate::kernel::kexec::{self, group_of};
 use crate::oracle;
 use crate::scenario::Plan;
 use crate::tag;
@@ -224,10 +225,16 @@ fn config_of(spec: &RunSpec, how: &How<'_>) -> MachineConfig {
     }
 }
 
-/// What the allocator never has.
+/// Generations whose images reports can name; more updates in a row than that are not drawn.
+const GENERATIONS_MAX: u8 = 8;
+
+/// What the allocator never has: firmware, and the images of all generations a run can come to.
 fn regions_of(topo: &Topology) -> Vec<Region> {
-    let region = |frames: &Range<u32>, tag| Region { frames: Pfn(u64::from(frames.start))..Pfn(u64::from(frames.end)), tag };
-    vec![region(&topo.firmware, tag::FIRMWARE), region(&topo.image, tag::KERNEL_IMAGE)]
+    let region = |frames: Range<u32>, tag, era| Region { frames: Pfn(u64::from(frames.start))..Pfn(u64::from(frames.end)), tag, era };
+    let image = |era| region(kexec::image_of(topo, era), tag::KERNEL_IMAGE, Some(era));
+    let mut regions = vec![region(topo.firmware.clone(), tag::FIRMWARE, None)];
+    regions.extend((0..=GENERATIONS_MAX).map(image));
+    regions
 }
 
 /// Writes the memory map into the shadow.

@@ -152,6 +152,8 @@ pub struct Region {
     pub frames: Range<Pfn>,
     /// What they hold.
     pub tag: Tag,
+    /// The generation whose image it is; none for what is there in all of them.
+    pub era: Option<u8>,
 }
 
 /// Everything a run came to.

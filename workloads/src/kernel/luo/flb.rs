@@ -71,24 +71,24 @@ impl FlbId {
 
 const SECTION: Section = Section::Flb;
 /// `luo_flb_global.outgoing.header_ser`.
-const OUT_HEADER: Field<Ptr<u64>> = field(0, "luo_flb_global.outgoing.header_ser");
+pub(in crate::kernel) const OUT_HEADER: Field<Ptr<u64>> = field(0, "luo_flb_global.outgoing.header_ser");
 /// `luo_flb_global.incoming.header_ser`.
-const IN_HEADER: Field<Ptr<u64>> = field(8, "luo_flb_global.incoming.header_ser");
+pub(in crate::kernel) const IN_HEADER: Field<Ptr<u64>> = field(8, "luo_flb_global.incoming.header_ser");
 /// `struct luo_flb_private` of the first FLB.
-const STATE: Field<u64> = field(64, "luo_flb_private");
-const STATE_BYTES: u64 = 128;
+pub(in crate::kernel) const STATE: Field<u64> = field(64, "luo_flb_private");
+pub(in crate::kernel) const STATE_BYTES: u64 = 128;
 /// Outgoing references: files, and gets where they are counted.
-const OUT_COUNT: Field<u64> = field(0, "outgoing.count");
-const OUT_DATA: Field<u64> = field(8, "outgoing.data");
-const OUT_OBJ: Field<u64> = field(16, "outgoing.obj");
-const OUT_LOCK: Field<Mutex> = field(24, "outgoing.lock");
-const IN_COUNT: Field<u64> = field(32, "incoming.count");
-const IN_DATA: Field<u64> = field(40, "incoming.data");
-const IN_OBJ: Field<u64> = field(48, "incoming.obj");
-const IN_LOCK: Field<Mutex> = field(56, "incoming.lock");
-const IN_FINISHED: Field<u32> = field(64, "incoming.finished");
+pub(in crate::kernel) const OUT_COUNT: Field<u64> = field(0, "outgoing.count");
+pub(in crate::kernel) const OUT_DATA: Field<u64> = field(8, "outgoing.data");
+pub(in crate::kernel) const OUT_OBJ: Field<u64> = field(16, "outgoing.obj");
+pub(in crate::kernel) const OUT_LOCK: Field<Mutex> = field(24, "outgoing.lock");
+pub(in crate::kernel) const IN_COUNT: Field<u64> = field(32, "incoming.count");
+pub(in crate::kernel) const IN_DATA: Field<u64> = field(40, "incoming.data");
+pub(in crate::kernel) const IN_OBJ: Field<u64> = field(48, "incoming.obj");
+pub(in crate::kernel) const IN_LOCK: Field<Mutex> = field(56, "incoming.lock");
+pub(in crate::kernel) const IN_FINISHED: Field<u32> = field(64, "incoming.finished");
 /// 0 not tried, 1 retrieved, negative: the error, kept by the refcounted generation only.
-const IN_STATUS: Field<i32> = field(68, "incoming.retrieve_status");
+pub(in crate::kernel) const IN_STATUS: Field<i32> = field(68, "incoming.retrieve_status");
 
 /// Initialises the globals of this file.
 pub(super) async fn luo_flb_init(t: &Task) {

@@ -46,7 +46,7 @@ pub use shutdown::intel_iommu_shutdown;
 pub struct IntelIommu;
 
 /// Bytes of an [`IntelIommu`].
-const UNIT_BYTES: u16 = 128;
+pub(super) const UNIT_BYTES: u16 = 128;
 
 impl IntelIommu {
     /// `root_entry`: the root table.
