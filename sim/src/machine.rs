@@ -231,6 +231,14 @@ impl Machine {
         own.unwrap_or_else(|| self.memory.borrow().ram.load(pa, 8))
     }
 
+    /// Where the first word from `from` on and before `end` lies (word aligned, in RAM) that [`Machine::peek`] would not find to be 0.
+    pub fn peek_not_zero(&self, from: Pa, end: Pa) -> Option<Pa> {
+        match &self.overlay {
+            None => self.memory.borrow().ram.next_nonzero(from, end).map(|(at, _)| at),
+            Some(_) => (from.0..end.0).step_by(8).map(Pa).find(|at| self.peek(*at) != 0),
+        }
+    }
+
     /// Takes the memory out, for the next run.
     pub fn into_memory(self) -> Memory {
         self.memory.into_inner()
@@ -250,6 +258,18 @@ impl Machine {
     #[inline(always)]
     fn emit_here(&self, kind: EventKind) {
         if self.judge.borrow_mut().take(self.core.steps(), self.core.current(), &kind) {
+            self.tell(self.core.current(), kind);
+        }
+    }
+
+    /// As [`Machine::emit_here`], for a store.
+    #[inline(always)]
+    fn emit_store(&self, kind: EventKind, pa: Pa, changed: u64) {
+        let wanted = {
+            let mut judge = self.judge.borrow_mut();
+            judge.take(self.core.steps(), self.core.current(), &kind) && judge.wants_store(pa, changed, &self.memory.borrow())
+        };
+        if wanted {
             self.tell(self.core.current(), kind);
         }
     }
@@ -370,7 +390,7 @@ impl Machine {
         };
         self.core.charge(self.costs.access);
         let new = if bytes == 8 { value } else { value & ((1 << (bytes * 8)) - 1) };
-        self.emit_here(EventKind::Store { pa, bytes, old, new, flavor });
+        self.emit_store(EventKind::Store { pa, bytes, old, new, flavor }, pa, old ^ new);
         self.note_access(pa, bytes, true, flavor, new, old);
         Ok(old)
     }

@@ -4,6 +4,7 @@
 //! program can reach is accessed without a scheduling point (the shadow decides). A bad access ends the run as an oops.
 
 mod load;
+mod rmw;
 mod step;
 mod store;
 
@@ -13,13 +14,14 @@ use std::rc::Rc;
 
 use iommu_model::addr::Pa;
 
-use crate::engine::{ActorId, ChoiceKind, Object, Op, OpKind};
+use crate::engine::{ActorId, ChoiceKind, Object, Op};
 use crate::machine::{Machine, StopKind};
 use crate::memory::{Bad, Ptr, Scalar};
 use crate::trace::Flavor;
 
 use load::Load;
 pub use load::Read;
+pub use rmw::Rmw;
 pub use step::{Dead, Step};
 pub use store::Store;
 
@@ -125,44 +127,17 @@ impl Cpu {
     }
 
     /// Atomic read-modify-write in one step; returns the old value. `change` gives the new value, or none to leave it.
-    pub async fn rmw<T: Scalar>(&self, at: Ptr<T>, change: impl FnOnce(T) -> Option<T>) -> T {
-        let (pa, shared) = self.machine.reach(at.value(), self.id());
-        if shared {
-            let object = pa.map_or(Object::nothing(), |pa| Object(pa.0));
-            self.step(Op::new(OpKind::Rmw, object, u16::from(T::BYTES))).await;
-        } else {
-            self.machine.settle_quiet(self.id());
-        }
-        self.machine.core.charge(self.machine.costs.atomic);
-        let old = match self.machine.perform_load(at.value(), T::BYTES, Flavor::Atomic, true) {
-            Ok(old) => T::from_bits(old),
-            Err(bad) => {
-                self.oops(at.value(), T::BYTES, false, bad);
-                match self.dead().await {}
-            }
-        };
-        if let Some(new) = change(old) {
-            match self.machine.perform_store(at.value(), T::BYTES, new.to_bits(), Flavor::Atomic, self.id()) {
-                Ok(_) => {
-                    if shared && let Some(pa) = pa {
-                        self.machine.wake_word(Pa(pa.0 & !7));
-                    }
-                }
-                Err(bad) => {
-                    self.oops(at.value(), T::BYTES, true, bad);
-                    match self.dead().await {}
-                }
-            }
-        }
-        old
+    #[inline]
+    pub fn rmw<T: Scalar, F: FnOnce(T) -> Option<T> + Unpin>(&self, at: Ptr<T>, change: F) -> Rmw<'_, T, F> {
+        Rmw::new(self, at, change)
     }
 
     /// `cmpxchg`: stores `new` if the word is `old`; returns what was there.
-    pub fn cmpxchg<T: Scalar + PartialEq>(&self, at: Ptr<T>, old: T, new: T) -> impl Future<Output = T> {
+    pub fn cmpxchg<T: Scalar + PartialEq + Unpin>(&self, at: Ptr<T>, old: T, new: T) -> impl Future<Output = T> {
         self.rmw(at, move |seen| (seen == old).then_some(new))
     }
     /// `xchg`.
-    pub fn xchg<T: Scalar>(&self, at: Ptr<T>, new: T) -> impl Future<Output = T> {
+    pub fn xchg<T: Scalar + Unpin>(&self, at: Ptr<T>, new: T) -> impl Future<Output = T> {
         self.rmw(at, move |_| Some(new))
     }
 

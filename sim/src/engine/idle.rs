@@ -28,8 +28,11 @@ pub(super) struct Idle {
 
 impl Idle {
     /// A finite actor is enabled, or another run begins.
+    #[inline]
     pub(super) fn end(&mut self) {
-        *self = Idle::default();
+        if self.rounds != 0 {
+            *self = Idle::default();
+        }
     }
 
     /// `id` had its step, or is enabled no more.

@@ -53,8 +53,8 @@ pub struct Engine {
     runnable: Runnable,
     /// What each actor waits for, by actor; [`AWAKE`] for those that wait for nothing.
     blocked: Vec<Object>,
-    /// A bit for each object that some actor waits for, and perhaps for some that nobody waits for any more.
-    waited_for: u64,
+    /// All objects that some actor waits for, and perhaps some that nobody waits for any more.
+    waited_for: Filter,
     nr_finite: usize,
     nr_finite_enabled: usize,
     idle: Idle,
@@ -64,9 +64,25 @@ pub struct Engine {
 /// Stands for no object in [`Engine::blocked`]; nobody can wake it.
 const AWAKE: Object = Object(u64::MAX);
 
-/// The bit of an object in [`Engine::waited_for`].
-const fn filter_bit(object: Object) -> u64 {
-    1 << (object.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58)
+/// A set of objects that answers yes too often, rarely: most wakes meet nobody, and are to cost nothing.
+#[derive(Clone, Copy, Default)]
+struct Filter([u64; 8]);
+
+impl Filter {
+    const fn place(object: Object) -> (usize, u64) {
+        let hash = object.0.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        ((hash >> 61) as usize, 1 << (hash >> 55 & 63))
+    }
+    #[inline]
+    fn add(&mut self, object: Object) {
+        let (word, bit) = Filter::place(object);
+        self.0[word] |= bit;
+    }
+    #[inline]
+    fn may_have(&self, object: Object) -> bool {
+        let (word, bit) = Filter::place(object);
+        self.0[word] & bit != 0
+    }
 }
 
 impl Engine {
@@ -78,7 +94,7 @@ impl Engine {
             names: String::new(),
             runnable: Runnable::default(),
             blocked: Vec::with_capacity(16),
-            waited_for: 0,
+            waited_for: Filter::default(),
             nr_finite: 0,
             nr_finite_enabled: 0,
             idle: Idle::default(),
@@ -113,7 +129,7 @@ impl Engine {
         runnable.clear();
         blocked.clear();
         idle.end();
-        (*waited_for, *nr_finite, *nr_finite_enabled, *driven) = (0, 0, 0, false);
+        (*waited_for, *nr_finite, *nr_finite_enabled, *driven) = (Filter::default(), 0, 0, false);
     }
 
     /// Says that something outside wakes actors between bursts: that nobody can go on is then no deadlock but a burst cut short.
@@ -237,7 +253,7 @@ impl Engine {
             Next::Announced(_) => {}
             Next::Blocked(object) => {
                 self.blocked[id.index()] = object;
-                self.waited_for |= filter_bit(object);
+                self.waited_for.add(object);
                 self.disable(id);
             }
             Next::Done => self.end(id),
@@ -282,13 +298,14 @@ impl Engine {
     /// Most wakes meet nobody: every store is one.
     fn settle_wakes(&mut self) {
         loop {
-            let Some(object) = self.core.wakes().borrow_mut().pop() else { break };
-            if self.waited_for & filter_bit(object) == 0 {
-                continue;
-            }
+            let next = {
+                let mut wakes = self.core.wakes().borrow_mut();
+                std::iter::from_fn(|| wakes.pop()).find(|object| self.waited_for.may_have(*object))
+            };
+            let Some(object) = next else { break };
             if !self.blocked.contains(&object) {
-                let waited_for = self.blocked.iter().filter(|object| **object != AWAKE);
-                self.waited_for = waited_for.fold(0, |bits, object| bits | filter_bit(*object));
+                self.waited_for = Filter::default();
+                self.blocked.iter().filter(|object| **object != AWAKE).for_each(|object| self.waited_for.add(*object));
                 continue;
             }
             let clock = self.runnable.last.map_or(0, |last| self.slots[last.index()].clock);

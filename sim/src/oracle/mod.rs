@@ -7,10 +7,13 @@ mod race;
 pub use race::RaceRules;
 pub(crate) use race::{Access, RaceDetector};
 
+use iommu_model::addr::Pa;
+
 use crate::device::Fabric;
 use crate::engine::ActorId;
 use crate::memory::Memory;
-use crate::trace::{Event, EventKind, TraceHash};
+use crate::trace::{Event, EventKind, Flavor, TraceHash};
+
 
 /// A property that was violated.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +49,12 @@ pub trait Oracle {
     fn verbs(&self) -> u64 {
         u64::MAX
     }
+    /// Of the stores that change the bits `changed` at `pa`, those it wants. Asked only if its interests have the bit of stores: most
+    /// events are stores, and most of them concern nobody.
+    fn wants_store(&self, pa: Pa, changed: u64, memory: &Memory) -> bool {
+        let _ = (pa, changed, memory);
+        true
+    }
     /// Judges one event.
     fn on_event(&mut self, event: &Event, view: &View<'_>) -> Option<Finding>;
     /// Judges the end of a run that nothing stopped.
@@ -54,6 +63,9 @@ pub trait Oracle {
         None
     }
 }
+
+/// The number of [`EventKind::Store`].
+const STORE: usize = EventKind::Store { pa: Pa(0), bytes: 0, old: 0, new: 0, flavor: Flavor::Plain }.index();
 
 /// Keeps the trace hash, feeds the oracles and remembers the first finding.
 pub struct Judge {
@@ -108,6 +120,19 @@ impl Judge {
     pub fn take(&mut self, step: u64, actor: ActorId, kind: &EventKind) -> bool {
         self.hash.add(step, actor, kind);
         self.interests & kind.bit() != 0
+    }
+
+    /// Whether a store that was taken must be told after all: the log keeps it, or some oracle wants just this one.
+    #[inline]
+    pub fn wants_store(&self, pa: Pa, changed: u64, memory: &Memory) -> bool {
+        let mut asked = self.by_kind[STORE];
+        while asked != 0 {
+            if self.oracles[asked.trailing_zeros() as usize].wants_store(pa, changed, memory) {
+                return true;
+            }
+            asked &= asked - 1;
+        }
+        self.log.is_some()
     }
 
     /// Tells the oracles that want it, and the log, of an event that was taken; true when it made a finding.

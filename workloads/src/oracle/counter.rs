@@ -8,6 +8,7 @@ use std::rc::Rc;
 
 use iommu_model::addr::Pa;
 use sim::engine::ChoiceKind;
+use sim::memory::Memory;
 use sim::oracle::{Finding, Oracle, View};
 use sim::trace::{Event, EventKind};
 
@@ -105,6 +106,10 @@ impl Oracle for Counter {
 
     fn verbs(&self) -> u64 {
         kinds::verbs(&[verb::MARK, verb::UNMAP_BEGIN, verb::UNMAP_END, verb::ADOPTED, verb::FLB_OP])
+    }
+
+    fn wants_store(&self, pa: Pa, changed: u64, memory: &Memory) -> bool {
+        changed != 0 && memory.frame(pa).is_some_and(|frame| is_table(frame.tag))
     }
 
     fn on_event(&mut self, event: &Event, view: &View<'_>) -> Option<Finding> {

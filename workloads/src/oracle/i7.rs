@@ -13,6 +13,7 @@ use std::rc::Rc;
 
 use iommu_model::addr::Pa;
 use iommu_model::spec::vtd::second_stage::SecondStageEntry;
+use sim::memory::Memory;
 use sim::oracle::{Finding, Oracle, View};
 use sim::trace::{Event, EventKind};
 
@@ -69,6 +70,10 @@ impl Oracle for Immutable {
 
     fn verbs(&self) -> u64 {
         kinds::verbs(&[verb::IMMUTABLE, verb::DOMAIN_PRESERVED, verb::DOMAIN_UNPRESERVED, verb::DOMAIN_FREED])
+    }
+
+    fn wants_store(&self, pa: Pa, _: u64, _: &Memory) -> bool {
+        self.any && self.tables.has(pa.0 >> 12)
     }
 
     fn on_event(&mut self, event: &Event, view: &View<'_>) -> Option<Finding> {

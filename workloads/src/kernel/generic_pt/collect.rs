@@ -28,13 +28,12 @@ pub async fn scan_table(t: &Task, table: Ptr<u64>, from: u64) -> Option<(u64, u6
 
 /// Index of the first word from `from` on that is not zero now, or of the last word.
 fn next_not_zero(t: &Task, table: Ptr<u64>, from: u64) -> u64 {
-    let memory = t.machine.memory();
     let pa = table.pa();
-    if memory.frame(pa).is_none() {
+    if t.machine.memory().frame(pa).is_none() {
         return from;
     }
-    drop(memory);
-    (from..TABLE_ENTRIES).find(|index| t.machine.peek(pa.offset(index * 8)) != 0).unwrap_or(TABLE_ENTRIES - 1)
+    let found = t.machine.peek_not_zero(pa.offset(from * 8), pa.offset(TABLE_ENTRIES * 8));
+    found.map_or(TABLE_ENTRIES - 1, |at| (at.0 - pa.0) / 8)
 }
 
 /// Puts the top table and then every lower table on `list`, depth first, each before its own entries are read.

@@ -3,6 +3,8 @@
 //! Nothing of the array survives kexec: it lies in memory that holds junk until [`memmap_init`] has run. Before
 //! [`memblock_free_all`] only what memblock calls free can be handed out: after a hand-over that is scratch alone.
 
+use std::ops::Range;
+
 use iommu_model::addr::{Pa, Pfn};
 use sim::alloc::Zone;
 use sim::engine::{Object, Op, OpKind};
@@ -85,8 +87,9 @@ pub async fn memblock_free_all(t: &Task) {
     t.call("memblock_free_all");
     t.step(Op::new(OpKind::Free, Object::free_list(0), 0)).await;
     t.machine.with_memory(|memory| {
+        let kept = kept(t, memory);
         for index in 0..memory.frames.len() {
-            if is_kept(t, memory, index as u64) {
+            if kept.iter().any(|range| range.contains(&(index as u64))) {
                 continue;
             }
             let frame = &mut memory.frames[index];
@@ -103,16 +106,13 @@ pub async fn memblock_free_all(t: &Task) {
     t.machine.set_scratch_only(false);
 }
 
-/// True for frames that stay reserved for good: firmware, this kernel's image and its descriptor array.
-fn is_kept(t: &Task, memory: &Memory, pfn: u64) -> bool {
-    let firmware = &t.k.topo.firmware;
-    let image = t.k.data.pfn().0..t.k.data.pfn().0 + u64::from(IMAGE_FRAMES);
-    let first_image = &t.k.topo.image;
-    let memmap = t.k.memmap.pfn().0..t.k.memmap.pfn().0 + (memory.frames.len() as u64 * Page::BYTES).div_ceil(PAGE_SIZE);
-    (u64::from(firmware.start)..u64::from(firmware.end)).contains(&pfn)
-        || image.contains(&pfn)
-        || memmap.contains(&pfn)
-        || (t.k.era == 0 && (u64::from(first_image.start)..u64::from(first_image.end)).contains(&pfn))
+/// The frames that stay reserved for good: firmware, this kernel's image and its descriptor array.
+fn kept(t: &Task, memory: &Memory) -> [Range<u64>; 4] {
+    let from = |pa: Pa, nr: u64| pa.pfn().0..pa.pfn().0 + nr;
+    let wide = |range: &Range<u32>| u64::from(range.start)..u64::from(range.end);
+    let memmap = from(t.k.memmap, (memory.frames.len() as u64 * Page::BYTES).div_ceil(PAGE_SIZE));
+    let first_image = if t.k.era == 0 { wide(&t.k.topo.image) } else { 0..0 };
+    [wide(&t.k.topo.firmware), from(t.k.data, u64::from(IMAGE_FRAMES)), memmap, first_image]
 }
 
 /// `prep_new_page()`: the descriptors of a block that was just taken, in the step that took it.
