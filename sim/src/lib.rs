@@ -22,6 +22,7 @@
 //! | [`programs`] | small public concurrency programs, to measure policies with |
 //! | [`search`] | finding the first bug of a program, and how many schedules that takes |
 //! | [`shrink`] | from a run that fails to its few decisive steps |
+//! | [`window`] | who has to be stalled for how long before a run's order comes about by itself |
 //! | [`figures`] | what all of this costs, measured, and the commands that measure it (no code) |
 //! | [`shared`] | the smallest way in: shared cells and a lock, without simulated memory |
 //!
@@ -48,3 +49,4 @@ pub mod shared;
 pub mod shrink;
 pub mod sync;
 pub mod trace;
+pub mod window;

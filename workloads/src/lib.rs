@@ -31,3 +31,4 @@ pub mod token;
 pub mod topology;
 pub mod userspace;
 pub mod verb;
+pub mod window;

@@ -9,7 +9,7 @@ use sim::shrink::{Budget, Shrunk, shrink};
 use crate::report::{cause, history::History, signature};
 use crate::run::{How, Outcome, RunSpec, Verdict, VerdictKind, Workspace, run, run_under};
 use crate::seed_file::SeedFile;
-use sim::policy::Replay;
+use sim::policy::{Policy, Replay};
 
 /// Why a run cannot be shrunk.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -42,21 +42,35 @@ pub struct ShrunkRun {
 
 /// What makes a finding this one.
 #[derive(Clone, PartialEq, Eq, Debug)]
-struct Identity {
+pub struct Identity {
+    verdict: (VerdictKind, String, String),
     injected: Vec<String>,
     decisive: Vec<String>,
 }
 
 impl Identity {
-    fn of(outcome: &Outcome) -> Identity {
+    /// Of a run whose events were kept.
+    pub fn of(outcome: &Outcome) -> Identity {
         let history = History::new(outcome);
         let cause = cause::analyse(&history);
-        Identity { injected: signature::injected(&history, &cause), decisive: signature::decisive(&history, &cause) }
+        let Verdict { kind, property, title, .. } = &outcome.verdict;
+        Identity {
+            verdict: (*kind, property.clone(), title.clone()),
+            injected: signature::injected(&history, &cause),
+            decisive: signature::decisive(&history, &cause),
+        }
     }
 
-    /// True for the same finding, with the same injected failures or some of them.
-    fn covers(&self, other: &Identity) -> bool {
-        self.decisive == other.decisive && other.injected.iter().all(|failure| self.injected.contains(failure))
+    /// Makes a run of at most `steps_max` steps; true for the same finding, with the same injected failures or some of them.
+    pub fn is_found(&self, workspace: &mut Workspace, spec: &RunSpec, policy: Box<dyn Policy>, steps_max: u64) -> bool {
+        let outcome = run_under(workspace, spec, policy, &How::default(), steps_max);
+        let Verdict { kind, property, title, .. } = &outcome.verdict;
+        let (wanted, wanted_property, wanted_title) = &self.verdict;
+        // Events cost time: they are kept only where they decide.
+        (kind, property, title) == (wanted, wanted_property, wanted_title) && {
+            let other = Identity::of(&replayed(workspace, spec, &outcome));
+            self.decisive == other.decisive && other.injected.iter().all(|failure| self.injected.contains(failure))
+        }
     }
 }
 
@@ -72,13 +86,7 @@ pub fn shrink_run(workspace: &mut Workspace, file: &SeedFile, budget: Budget) ->
     let from = run(workspace, spec, &How { keep_log: true, replay: file.choices.as_deref(), ..How::default() });
     check(file, &from)?;
     let wanted = Identity::of(&from);
-    let shrunk = shrink(&from.record, budget, |policy, steps_max| {
-        let outcome = run_under(workspace, spec, policy, &How::default(), steps_max);
-        same(&outcome.verdict, &from.verdict) && {
-            let logged = replayed(workspace, spec, &outcome);
-            wanted.covers(&Identity::of(&logged))
-        }
-    });
+    let shrunk = shrink(&from.record, budget, |policy, steps_max| wanted.is_found(workspace, spec, policy, steps_max));
     let shrunk = shrunk.ok_or_else(|| ShrinkError::Diverged("the run came out differently when it was made again".to_owned()))?;
     let outcome = run(workspace, spec, &How { keep_log: true, replay: Some(&shrunk.list), ..How::default() });
     if outcome.divergence.is_some() || !same(&outcome.verdict, &from.verdict) {

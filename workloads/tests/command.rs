@@ -99,7 +99,7 @@ fn bad_tokens_and_files_are_refused_with_the_place() {
     let folder = Folder::new("bad-input");
     let long = "lu1-".to_owned() + &"a".repeat(10_000);
     for token in ["lu1-any-pos-1-0000", "lu2-any-pos-1-0000", "lu1-", long.as_str(), "no-such-file.toml", "", "."] {
-        for command in ["replay", "explain"] {
+        for command in ["replay", "explain", "shrink"] {
             let output = folder.lurch(&[command, token]);
             code(&output, 103);
             assert!(err(&output).starts_with("lurch: "), "{}", err(&output));
@@ -152,6 +152,131 @@ fn what_a_token_cannot_carry_goes_into_a_file_that_replays() {
     std::fs::write(folder.0.join("other.toml"), text.replace(hash, "0123456789abcdef")).expect("writable");
     code(&folder.lurch(&["replay", "other.toml"]), 105);
     assert_eq!(folder.lurch(&["replay", "other.toml", "--then", "pos"]).status.code(), run.status.code());
+}
+
+/// The text of a seed file with a choice in the middle that no run offers.
+fn outdated(name: &str) -> String {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../seeds").join(name)).expect("a seed");
+    let (head, choices) = text.split_once("choices = \"\"\"\n").expect("it has choices");
+    let head: String = head.lines().filter(|line| !line.starts_with("choices_check")).map(|line| format!("{line}\n")).collect();
+    let lines: Vec<&str> = choices.lines().collect();
+    let (before, after) = lines.split_at(lines.len() / 2);
+    format!("{head}choices = \"\"\"\n{}\ns99\n{}\n", before.join("\n"), after.join("\n"))
+}
+
+#[test]
+fn an_outdated_seed_file_says_where_it_diverges_and_can_go_on() {
+    let folder = Folder::new("then");
+    std::fs::write(folder.0.join("old.toml"), outdated("preserve-iommufd--map-in-flight.toml")).expect("writable");
+    let stopped = folder.lurch(&["replay", "old.toml", "--message-format", "json"]);
+    code(&stopped, 105);
+    let line = &lines(&stopped)[0];
+    let place = line["diverged"].as_str().expect("a place").to_owned();
+    assert!(place.contains(" at step ") && place.contains("the list says schedule actor a99, the run offers schedule one of a"), "{place}");
+    assert!(err(&stopped).contains(&place) && err(&stopped).contains("--then"), "{}", err(&stopped));
+    let step: u64 = place.split("at step ").nth(1).and_then(|rest| rest.split(':').next()).expect("a step").parse().expect("a number");
+
+    // Up to there the run is the recorded one; from there on the policy has it, to a verdict of its own.
+    let on = |policy: &str| {
+        let output = folder.lurch(&["replay", "old.toml", "--then", policy, "--message-format", "json"]);
+        let line = lines(&output)[0].clone();
+        let expected = if line["verdict"] == "violation" { 100 } else { 0 };
+        code(&output, expected);
+        assert!(err(&output).contains(&format!("{place}; it went on with {policy}")), "{}", err(&output));
+        assert!(line["steps"].as_u64().expect("a number") > step, "{line}");
+        line["trace_hash"].clone()
+    };
+    let hashes: Vec<Value> = ["pos", "uniform", "pct:2"].map(on).into();
+    assert_eq!(hashes[0], on("pos"));
+    assert!(hashes.iter().any(|hash| *hash != hashes[0]), "{hashes:?}");
+    // Without a divergence there is nothing to go on from.
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../seeds/preserve-iommufd--map-in-flight.toml");
+    let whole = folder.lurch(&["replay", path.to_str().expect("UTF-8"), "--then", "pos"]);
+    code(&whole, 100);
+    assert!(!err(&whole).contains("diverged"), "{}", err(&whole));
+}
+
+#[test]
+fn a_finding_shrinks_to_a_file_that_replays_and_shrinks_no_further() {
+    let folder = Folder::new("shrink");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../seeds/preserve-iommufd--map-in-flight.toml");
+    let source = path.to_str().expect("UTF-8");
+    let shrink = folder.lurch(&["shrink", source, "-o", "small.toml", "--message-format", "json"]);
+    code(&shrink, 0);
+    let line = &lines(&shrink)[0];
+    assert_eq!((&line["type"], &line["token"], &line["seed_file"]), (&"shrunk".into(), &"small.toml".into(), &"small.toml".into()));
+    for what in ["steps", "switches", "preemptions", "actors", "operations"] {
+        let [from, to] = ["from", "to"].map(|side| line[side][what].as_u64().expect("a number"));
+        assert!(to < from, "{what}: {from} to {to}");
+    }
+    let replay = folder.lurch(&["replay", "small.toml", "--message-format", "json"]);
+    code(&replay, 100);
+    for field in ["verdict", "property", "title", "trace_hash"] {
+        assert_eq!(lines(&replay)[0][field], line[field], "{field}");
+    }
+    let text = std::fs::read_to_string(folder.0.join("small.toml")).expect("written");
+    assert!(text.contains("shrunk_from = \"lu1-map-vs-preserve-tip-surw-13-8z30\"\n") && !text.contains("\ntoken = "), "{text}");
+    assert!(text.contains("\nstory = "), "the story goes along");
+
+    let again = folder.lurch(&["shrink", "small.toml", "-o", "smaller.toml", "--message-format", "json"]);
+    code(&again, 0);
+    assert!(lines(&again)[0]["to"]["switches"].as_u64() <= line["to"]["switches"].as_u64());
+    // What a token and a file of one run shrink to is the same, and people are told how much went.
+    let human = folder.lurch(&["shrink", "lu1-map-vs-preserve-tip-surw-13-8z30"]);
+    code(&human, 0);
+    assert!(
+        out(&human).contains("context switches") && out(&human).lines().last().expect("a line").starts_with("replay: lurch replay null-")
+    );
+    // Fewer runs give a larger result, not a failure.
+    let few = folder.lurch(&["shrink", source, "--runs", "3", "-o", "few.toml", "--message-format", "json"]);
+    code(&few, 0);
+    assert_eq!((&lines(&few)[0]["runs"], &lines(&few)[0]["complete"]), (&3.into(), &false.into()));
+    code(&folder.lurch(&["replay", "few.toml"]), 100);
+
+    code(&folder.lurch(&["replay", "small.toml", "--rewrite"]), 2);
+    std::fs::write(folder.0.join("bare.toml"), text.split("choices_check").next().expect("a head")).expect("writable");
+    code(&folder.lurch(&["replay", "bare.toml"]), 103);
+}
+
+#[test]
+fn what_cannot_be_shrunk_is_refused_with_the_reason() {
+    let folder = Folder::new("no-shrink");
+    let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../seeds");
+    let clean = seeds.join("map-vs-preserve--v2-rule-holds.toml");
+    let output = folder.lurch(&["shrink", clean.to_str().expect("UTF-8")]);
+    code(&output, 4);
+    assert!(err(&output).contains("there is nothing to shrink"), "{}", err(&output));
+    std::fs::write(folder.0.join("old.toml"), outdated("preserve-iommufd--map-in-flight.toml")).expect("writable");
+    for args in [&["shrink", "old.toml"][..], &["explain", "--window", "old.toml"]] {
+        let output = folder.lurch(args);
+        code(&output, 105);
+        assert!(err(&output).contains("diverged at choice"), "{}", err(&output));
+    }
+    folder.lurch(&["run", "any", "--set", "steps=50", "--output", "."]);
+    let cut = std::fs::read_dir(&folder.0).expect("readable").map(|entry| entry.expect("readable").path());
+    let cut = cut.into_iter().find(|path| path.to_string_lossy().contains("--any-")).expect("a file");
+    code(&folder.lurch(&["shrink", cut.to_str().expect("UTF-8")]), 104);
+    code(&folder.lurch(&["shrink", "lu1-any-pos-1-0000"]), 103);
+}
+
+#[test]
+fn a_window_names_who_is_stalled_and_was_tried() {
+    let folder = Folder::new("window");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../seeds/preserve-iommufd--map-in-flight.toml");
+    let source = path.to_str().expect("UTF-8");
+    let json = folder.lurch(&["explain", "--window", source, "--message-format", "json"]);
+    code(&json, 0);
+    let line = &lines(&json)[0];
+    assert_eq!((&line["type"], &line["confirmed"]), (&"window".into(), &true.into()), "{line}");
+    // The map is between its two critical sections while the other CPU freezes the space and looks at the area.
+    let stalls = line["stalls"].as_array().expect("stalls");
+    assert!(stalls.iter().any(|stall| stall["actor"] == "vmm0/map" && stall["ns"].as_f64().expect("a number") > 100.0), "{line}");
+    let sum: f64 = stalls.iter().map(|stall| stall["ns"].as_f64().expect("a number")).sum();
+    let total = line["total_ns"].as_f64().expect("a number");
+    assert!((sum - total).abs() <= 0.1 * stalls.len() as f64 && total <= line["whole_order_ns"].as_f64().expect("a number"), "{line}");
+    let human = out(&folder.lurch(&["explain", "--window", source]));
+    assert!(human.contains("  vmm0/map for ") && human.contains("confirmed: ") && human.contains("knobs"), "{human}");
+    assert!(!folder.0.join("seed.toml").exists(), "explaining writes nothing");
 }
 
 #[test]

@@ -280,6 +280,11 @@ impl Choices {
         self.policy.started(actor, name);
     }
 
+    /// Passes on to the policy that an actor is forgotten.
+    pub(super) fn forgotten(&mut self, actor: ActorId) {
+        self.policy.forgotten(actor);
+    }
+
     /// Where a replayed list and the run went apart, if they did.
     pub fn divergence(&self) -> Option<crate::policy::Divergence> {
         self.policy.divergence()

@@ -209,6 +209,11 @@ impl Engine {
         })
     }
 
+    /// Who performed the last step, and what it has cost in cycles of that component.
+    pub fn last_step(&self) -> Option<(ActorId, u32)> {
+        Some((self.runnable.last?, self.core.step_cost()))
+    }
+
     /// Local time of the actor that is furthest, in cycles.
     pub fn cycles(&self) -> u64 {
         self.slots.iter().map(|slot| slot.clock).max().unwrap_or(0)
@@ -289,6 +294,7 @@ impl Engine {
             for index in 0..self.slots.len() {
                 let id = ActorId(index as u8);
                 if groups.iter().any(|(group, except)| *group == self.slots[index].group && *except != Some(id)) {
+                    self.core.choices().borrow_mut().forgotten(id);
                     self.end(id);
                 }
             }

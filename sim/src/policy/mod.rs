@@ -75,6 +75,11 @@ pub trait Policy {
         let _ = (actor, name);
     }
 
+    /// Told that the step at hand has forgotten `actor` with its group: it does nothing any more.
+    fn forgotten(&mut self, actor: ActorId) {
+        let _ = actor;
+    }
+
     /// Name with parameters, as `--policy` takes it (`pct:3`).
     fn name(&self) -> String;
 

@@ -40,6 +40,9 @@ const fn cycles(kind: OpKind) -> u64 {
     }
 }
 
+/// Cycles in a microsecond.
+const CLOCK_MHZ: u64 = 3000;
+
 /// Times are in units of this part of a cycle.
 const UNIT: u64 = 1024;
 
@@ -47,6 +50,11 @@ impl Timed {
     /// Time at 0; jitter from `entropy`.
     pub fn new(entropy: Entropy) -> Timed {
         Timed { entropy, due: PerActor::default(), local: PerActor::default(), now: 0 }
+    }
+
+    /// About how long a step of this kind takes, in picoseconds, without jitter.
+    pub const fn picoseconds(kind: OpKind) -> u64 {
+        cycles(kind) * 1_000_000 / CLOCK_MHZ
     }
 
     /// When the announced operation of `actor` ends.

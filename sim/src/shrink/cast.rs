@@ -11,24 +11,30 @@ use crate::engine::{ActorId, Choice, ChoiceKind};
 
 /// An actor in every run of one search. Number 0 is nobody: what was chosen before anybody acted.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) struct Label(pub(super) u16);
+pub(crate) struct Label(pub(crate) u16);
 
 impl Label {
-    pub(super) const NOBODY: Label = Label(0);
+    pub(crate) const NOBODY: Label = Label(0);
 
-    pub(super) const fn index(self) -> usize {
+    pub(crate) const fn index(self) -> usize {
         self.0 as usize
     }
 }
 
 /// The labels given so far, shared by all runs of a search.
 #[derive(Default)]
-pub(super) struct Labels {
+pub(crate) struct Labels {
     by_name: BTreeMap<String, Vec<Label>>,
     given: u16,
 }
 
 impl Labels {
+    /// The name that a label was given for.
+    pub(crate) fn name(&self, label: Label) -> Option<&str> {
+        let mut known = self.by_name.iter();
+        known.find(|(_, labels)| labels.contains(&label)).map(|(name, _)| name.as_str())
+    }
+
     /// The label of the `nth` actor called `name`, from 0.
     fn of(&mut self, name: &str, nth: usize) -> Label {
         if !self.by_name.contains_key(name) {
@@ -44,20 +50,20 @@ impl Labels {
 }
 
 /// How many choices of each kind somebody was asked for.
-pub(super) type Asked = [u32; ChoiceKind::ALL.len()];
+pub(crate) type Asked = [u32; ChoiceKind::ALL.len()];
 
 /// What a question is about. Calls that may fail are told apart by class, so that a failure stays where it was when calls of another class
 /// before it come or go.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) struct Topic {
-    pub(super) kind: ChoiceKind,
+pub(crate) struct Topic {
+    pub(crate) kind: ChoiceKind,
     /// 0 where the kind has no classes.
-    pub(super) class: u16,
+    pub(crate) class: u16,
 }
 
 impl Topic {
     /// The topic of a choice that is not about who goes next.
-    pub(super) fn of(choice: &Choice<'_>) -> Topic {
+    pub(crate) fn of(choice: &Choice<'_>) -> Topic {
         match *choice {
             Choice::Schedule(_) => Topic { kind: ChoiceKind::Schedule, class: 0 },
             Choice::Of { kind, .. } | Choice::Odds { kind, .. } => Topic { kind, class: 0 },
@@ -66,13 +72,13 @@ impl Topic {
     }
 
     /// True for a call that may fail.
-    pub(super) fn is_fallible(self) -> bool {
+    pub(crate) fn is_fallible(self) -> bool {
         matches!(self.kind, ChoiceKind::AllocFails | ChoiceKind::CalleeFails)
     }
 }
 
 /// What one run's actors have done so far.
-pub(super) struct Cast {
+pub(crate) struct Cast {
     labels: Rc<RefCell<Labels>>,
     /// How many actors of each name have started.
     started: BTreeMap<String, usize>,
@@ -93,7 +99,7 @@ struct Role {
 }
 
 impl Cast {
-    pub(super) fn new(labels: Rc<RefCell<Labels>>) -> Cast {
+    pub(crate) fn new(labels: Rc<RefCell<Labels>>) -> Cast {
         Cast {
             labels,
             started: BTreeMap::new(),
@@ -104,7 +110,7 @@ impl Cast {
         }
     }
 
-    pub(super) fn start(&mut self, actor: ActorId, name: &str) {
+    pub(crate) fn start(&mut self, actor: ActorId, name: &str) {
         let nth = match self.started.get_mut(name) {
             Some(started) => {
                 *started += 1;
@@ -123,43 +129,43 @@ impl Cast {
     }
 
     /// The label of an actor that has started.
-    pub(super) fn label(&self, actor: ActorId) -> Label {
+    pub(crate) fn label(&self, actor: ActorId) -> Label {
         self.by_actor.get(actor.index()).copied().unwrap_or(Label::NOBODY)
     }
 
     /// The actor that a label stands for, once it has started.
-    pub(super) fn actor(&self, label: Label) -> Option<ActorId> {
+    pub(crate) fn actor(&self, label: Label) -> Option<ActorId> {
         self.by_label.get(label.index())?.actor
     }
 
     /// Steps that `label` has performed.
-    pub(super) fn steps(&self, label: Label) -> u32 {
+    pub(crate) fn steps(&self, label: Label) -> u32 {
         self.by_label.get(label.index()).map_or(0, |role| role.steps)
     }
 
     /// Choices that `label` was asked for.
-    pub(super) fn asked(&self, label: Label) -> Asked {
+    pub(crate) fn asked(&self, label: Label) -> Asked {
         self.by_label.get(label.index()).map_or([0; ChoiceKind::ALL.len()], |role| role.asked)
     }
 
     /// Whose choices those at hand are.
-    pub(super) fn current(&self) -> Label {
+    pub(crate) fn current(&self) -> Label {
         self.current
     }
 
     /// What comes next is done by `actor`.
-    pub(super) fn turn_to(&mut self, actor: ActorId) {
+    pub(crate) fn turn_to(&mut self, actor: ActorId) {
         self.current = self.label(actor);
     }
 
     /// `actor` performs a step.
-    pub(super) fn step(&mut self, actor: ActorId) {
+    pub(crate) fn step(&mut self, actor: ActorId) {
         self.turn_to(actor);
         self.by_label[self.current.index()].steps += 1;
     }
 
     /// Counts a question of the actor at work and returns its number among those on its topic.
-    pub(super) fn ask(&mut self, topic: Topic) -> u32 {
+    pub(crate) fn ask(&mut self, topic: Topic) -> u32 {
         let asked = &mut self.by_label[self.current.index()].asked[topic.kind as usize];
         *asked += 1;
         if !topic.is_fallible() {

@@ -39,9 +39,9 @@ use std::rc::Rc;
 
 use crate::engine::Recorded;
 use crate::policy::{Policy, Replay};
-use cast::Labels;
-use performer::Performer;
-use scribe::{Observed, Scribe, Source};
+pub(crate) use cast::{Cast, Label, Labels};
+pub(crate) use performer::Performer;
+pub(crate) use scribe::{Observed, Scribe, Source};
 use script::Script;
 
 /// How large a run is. Of two runs that fail the same way the one that is smaller in this order is the better one.
@@ -76,7 +76,7 @@ pub struct Budget {
 impl Default for Budget {
     /// About a second of the whole machine.
     fn default() -> Budget {
-        Budget { runs: 4_000, steps: 6_000_000 }
+        Budget { runs: 4_000, steps: 3_000_000 }
     }
 }
 

@@ -30,8 +30,14 @@ enum Part {
 /// All parts, in the order in which they are left out.
 const ORDER: [Part; 7] = [Part::Actor, Part::Turn, Part::Operation, Part::Failure, Part::Later, Part::Earlier, Part::Oddity];
 
-/// Schedules that are tried in a smaller world.
+/// Schedules that are tried before a world, or a place to start from, is given up.
 const SCHEDULES: u64 = 16;
+
+/// Places to start from beside the run given.
+const RESTARTS: u64 = 3;
+
+/// Parts of a kind that are left out first are no smaller than this part of all.
+const COARSE: usize = 16;
 
 const FAILURES: [ChoiceKind; 2] = [ChoiceKind::AllocFails, ChoiceKind::CalleeFails];
 const ODDITIES: [ChoiceKind; 3] = [ChoiceKind::Placement, ChoiceKind::Hardware, ChoiceKind::Poison];
@@ -77,14 +83,73 @@ fn actors(script: &Script) -> Vec<Label> {
     actors
 }
 
+/// The answers given before anybody acted that are not plain: how many devices there are, how large things are.
+fn world(script: &Script) -> Vec<Place> {
+    let mut odd = script.odd(&[ChoiceKind::Workload]);
+    odd.retain(|place| place.who == Label::NOBODY);
+    odd
+}
+
 impl<F: FnMut(Box<dyn Policy>, u64) -> bool> Shrinker<F> {
-    /// Leaves out all that can be left out; false when the budget ended that.
+    /// Leaves out all that can be left out; false when the budget ended that before it was so.
     pub(super) fn shrink(&mut self) -> bool {
-        self.search_smaller_worlds();
+        let original = self.best.clone();
+        self.leave_out_large_parts();
+        // A smaller world next. There nothing comes at the same step as before, so that the schedule found fits no more; others may do.
+        let mut tried = 0;
+        while let Some(&place) = world(&self.best.script).get(tried) {
+            let all = world(&self.best.script);
+            let smaller = tried == 0 && all.len() > 1 && self.restart(&original, &all, 0, Self::leave_out_large_parts);
+            tried += usize::from(!smaller && !self.restart(&original, &[place], 0, Self::leave_out_large_parts));
+        }
+        let complete = self.settle();
+        // What cannot be left out singly depends on where one started: from elsewhere less may be left.
+        for attempt in 1..=RESTARTS {
+            self.restart(&original, &[], attempt * SCHEDULES, |shrinker| {
+                shrinker.leave_out_large_parts();
+                shrinker.settle();
+            });
+        }
+        complete
+    }
+
+    /// Starts again from another schedule of the original's parts, in the world of the best run with some answers made plain; true when
+    /// that, gone on with, led to a smaller run. `seed` is that of the first schedule.
+    fn restart(&mut self, original: &Observed, plain: &[Place], seed: u64, go_on: impl FnOnce(&mut Self)) -> bool {
+        let mut script = original.script.clone();
+        script.answers.retain(|(asker, _), _| *asker != Label::NOBODY);
+        let own = self.best.script.answers.iter().filter(|((asker, _), _)| *asker == Label::NOBODY);
+        script.answers.extend(own.map(|(key, list)| (*key, list.clone())));
+        script.plain(plain);
+        let steps_max = original.measure.steps + original.measure.steps / 4 + 64;
+        let found = (seed..seed + SCHEDULES).find_map(|seed| {
+            let spec = [PolicySpec::Uniform, PolicySpec::Pos][seed as usize % 2];
+            let policy = spec.build(seed, &Profile::default(), FaultPlan::Never);
+            if self.is_spent() { None } else { self.run(Source::Search(Performer::new(script.clone()), policy), steps_max) }
+        });
+        let Some(found) = found else { return false };
+        let best = std::mem::replace(&mut self.best, found);
+        go_on(self);
+        let smaller = self.best.measure < best.measure;
+        if !smaller {
+            self.best = best;
+        }
+        smaller
+    }
+
+    /// Leaves out large parts of every kind: that makes the runs short in which the small ones are tried.
+    fn leave_out_large_parts(&mut self) {
+        for part in ORDER {
+            self.leave_out(part, COARSE);
+        }
+    }
+
+    /// Leaves parts out until none can be left out singly; false when the budget ended that.
+    fn settle(&mut self) -> bool {
         loop {
             let before = self.best.measure;
             for part in ORDER {
-                self.leave_out(part);
+                self.leave_out(part, usize::MAX);
             }
             if self.is_spent() {
                 return false;
@@ -95,45 +160,11 @@ impl<F: FnMut(Box<dyn Policy>, u64) -> bool> Shrinker<F> {
         }
     }
 
-    /// What was drawn before anybody acted is the world of the run: how many devices there are, how large things are. In a smaller one
-    /// nothing comes at the same step as before, so that the schedule found fits no more; others may do.
-    fn search_smaller_worlds(&mut self) {
-        let world = |run: &Observed| {
-            let mut odd = run.script.odd(&[ChoiceKind::Workload]);
-            odd.retain(|place| place.who == Label::NOBODY);
-            odd
-        };
-        let mut tried = 0;
-        // All at once first, then one by one.
-        if self.found_with(&world(&self.best)) {
-            return;
-        }
-        while let Some(&place) = world(&self.best).get(tried) {
-            let before = self.best.measure;
-            if !self.found_with(&[place]) || self.best.measure == before {
-                tried += 1;
-            }
-        }
-    }
-
-    /// Whether some schedule fails when these answers are plain.
-    fn found_with(&mut self, plain: &[Place]) -> bool {
-        let mut script = self.best.script.clone();
-        script.plain(plain);
-        if plain.is_empty() || self.attempt(script.clone()) {
-            return !plain.is_empty();
-        }
-        (0..SCHEDULES).any(|seed| {
-            let spec = [PolicySpec::Uniform, PolicySpec::Pos][seed as usize % 2];
-            let policy = spec.build(seed, &Profile::default(), FaultPlan::Never);
-            self.attempt_from(Source::Search(Performer::new(script.clone()), policy))
-        })
-    }
-
-    /// Leaves out parts of one kind: all, halves, quarters, down to single ones, from the end of the run to its start.
-    fn leave_out(&mut self, part: Part) {
+    /// Leaves out parts of one kind: all, halves, quarters, down to single ones or to a `finest`-th, from the end of the run to its start.
+    fn leave_out(&mut self, part: Part, finest: usize) {
         let mut size = part.count(&self.best);
-        while size > 0 {
+        let smallest = (size / finest).max(1);
+        while size >= smallest {
             let mut end = part.count(&self.best);
             while end > 0 && !self.is_spent() {
                 let start = end.saturating_sub(size);

@@ -10,19 +10,19 @@ use super::script::Script;
 use crate::engine::{ActorId, Choice, Enabled, OpKind};
 
 /// See the module.
-pub(super) struct Performer {
+pub(crate) struct Performer {
     script: Script,
     /// The stretch at hand.
     at: usize,
 }
 
 impl Performer {
-    pub(super) fn new(script: Script) -> Performer {
+    pub(crate) fn new(script: Script) -> Performer {
         Performer { script, at: 0 }
     }
 
     /// Who goes next.
-    pub(super) fn pick(&mut self, enabled: Enabled<'_>, cast: &Cast) -> ActorId {
+    pub(crate) fn pick(&mut self, enabled: Enabled<'_>, cast: &Cast) -> ActorId {
         while let Some(stretch) = self.script.stretches.get(self.at) {
             match cast.actor(stretch.who) {
                 None => break,
@@ -34,7 +34,7 @@ impl Performer {
     }
 
     /// The answer to any other choice: number `nth` of those on its topic that the actor at work asks.
-    pub(super) fn answer(&self, choice: &Choice<'_>, nth: u32, cast: &Cast) -> u32 {
+    pub(crate) fn answer(&self, choice: &Choice<'_>, nth: u32, cast: &Cast) -> u32 {
         let options = match *choice {
             Choice::Of { options, .. } => options,
             Choice::Schedule(_) | Choice::Odds { .. } | Choice::Fault { .. } => 2,

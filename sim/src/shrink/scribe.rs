@@ -12,17 +12,19 @@ use crate::policy::{Divergence, Policy, Replay};
 
 /// What a run was.
 #[derive(Clone, Default)]
-pub(super) struct Observed {
-    pub(super) script: Script,
-    pub(super) turns: Vec<Turn>,
-    pub(super) list: Vec<Recorded>,
-    pub(super) measure: Measure,
+pub(crate) struct Observed {
+    pub(crate) script: Script,
+    pub(crate) turns: Vec<Turn>,
+    pub(crate) list: Vec<Recorded>,
+    pub(crate) measure: Measure,
+    /// Labels by actor.
+    pub(crate) labels: Vec<Label>,
     /// The recorded list did not fit.
-    pub(super) diverged: bool,
+    pub(crate) diverged: bool,
 }
 
 /// Where the answers come from.
-pub(super) enum Source {
+pub(crate) enum Source {
     /// A recorded list.
     List(Replay),
     /// A script.
@@ -32,7 +34,7 @@ pub(super) enum Source {
 }
 
 /// The policy of one run.
-pub(super) struct Scribe {
+pub(crate) struct Scribe {
     source: Source,
     cast: Cast,
     last: Option<ActorId>,
@@ -43,7 +45,7 @@ pub(super) struct Scribe {
 
 impl Scribe {
     /// A policy that answers from `source` and writes into `observed`.
-    pub(super) fn new(source: Source, labels: Rc<RefCell<Labels>>, observed: Rc<RefCell<Observed>>) -> Scribe {
+    pub(crate) fn new(source: Source, labels: Rc<RefCell<Labels>>, observed: Rc<RefCell<Observed>>) -> Scribe {
         Scribe { source, cast: Cast::new(labels), last: None, open: Vec::new(), observed }
     }
 
@@ -137,6 +139,10 @@ impl Policy for Scribe {
 
     fn started(&mut self, actor: ActorId, name: &str) {
         self.cast.start(actor, name);
+        self.observed.borrow_mut().labels.push(self.cast.label(actor));
+        if let Source::Search(_, policy) = &mut self.source {
+            policy.started(actor, name);
+        }
     }
 
     fn name(&self) -> String {

@@ -12,41 +12,41 @@ use crate::engine::ChoiceKind;
 
 /// A stretch of the schedule without a switch: `who` goes on until it has performed `steps.end` steps.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Stretch {
-    pub(super) who: Label,
+pub(crate) struct Stretch {
+    pub(crate) who: Label,
     /// Its own steps, from 0.
-    pub(super) steps: Range<u32>,
+    pub(crate) steps: Range<u32>,
 }
 
 /// A turn of a daemon: from one announcement of a turn to the next.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Turn {
-    pub(super) who: Label,
+pub(crate) struct Turn {
+    pub(crate) who: Label,
     /// Its own steps that belong to the turn.
-    pub(super) steps: Range<u32>,
+    pub(crate) steps: Range<u32>,
     /// Its questions that belong to the turn.
-    pub(super) asked: (Asked, Asked),
+    pub(crate) asked: (Asked, Asked),
 }
 
 /// Everything that decides a run, sorted by who is concerned.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(super) struct Script {
-    pub(super) stretches: Vec<Stretch>,
+pub(crate) struct Script {
+    pub(crate) stretches: Vec<Stretch>,
     /// Answers by who asked and what about, in the order of the questions. What is not there is answered plainly: 0.
-    pub(super) answers: BTreeMap<(Label, Topic), Vec<u16>>,
+    pub(crate) answers: BTreeMap<(Label, Topic), Vec<u16>>,
 }
 
 /// One answer of a [`Script`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Place {
-    pub(super) who: Label,
-    pub(super) topic: Topic,
-    pub(super) nth: u32,
+pub(crate) struct Place {
+    pub(crate) who: Label,
+    pub(crate) topic: Topic,
+    pub(crate) nth: u32,
 }
 
 impl Script {
     /// The answers of these kinds that are not plain.
-    pub(super) fn odd(&self, kinds: &[ChoiceKind]) -> Vec<Place> {
+    pub(crate) fn odd(&self, kinds: &[ChoiceKind]) -> Vec<Place> {
         let lists = self.answers.iter().filter(|((_, topic), _)| kinds.contains(&topic.kind));
         lists
             .flat_map(|(&(who, topic), list)| {
@@ -57,7 +57,7 @@ impl Script {
     }
 
     /// Makes answers plain.
-    pub(super) fn plain(&mut self, places: &[Place]) {
+    pub(crate) fn plain(&mut self, places: &[Place]) {
         for place in places {
             if let Some(answer) = self.answers.get_mut(&(place.who, place.topic)).and_then(|list| list.get_mut(place.nth as usize)) {
                 *answer = 0;
@@ -66,13 +66,13 @@ impl Script {
     }
 
     /// Leaves it to the program when `who` goes, and answers it plainly.
-    pub(super) fn forget(&mut self, who: Label) {
+    pub(crate) fn forget(&mut self, who: Label) {
         self.stretches.retain(|stretch| stretch.who != who);
         self.answers.retain(|(asker, _), _| *asker != who);
     }
 
     /// Takes turns out, as if the daemon had never had them. They must be in ascending order.
-    pub(super) fn skip(&mut self, turns: &[Turn]) {
+    pub(crate) fn skip(&mut self, turns: &[Turn]) {
         for turn in turns.iter().rev() {
             for (kind, (from, to)) in ChoiceKind::ALL.iter().zip(turn.asked.0.iter().zip(turn.asked.1)) {
                 if let Some(list) = self.answers.get_mut(&(turn.who, Topic { kind: *kind, class: 0 })) {
@@ -94,12 +94,12 @@ impl Script {
     }
 
     /// Takes stretches out: who went there goes on when it is its turn again.
-    pub(super) fn postpone(&mut self, stretches: Range<usize>) {
+    pub(crate) fn postpone(&mut self, stretches: Range<usize>) {
         self.stretches.drain(stretches);
     }
 
     /// Lets the steps of stretches happen as soon as who goes there went before; false when nothing moves.
-    pub(super) fn hasten(&mut self, stretches: Range<usize>) -> bool {
+    pub(crate) fn hasten(&mut self, stretches: Range<usize>) -> bool {
         let mut moved = false;
         for at in stretches.clone() {
             let Stretch { who, steps } = self.stretches[at].clone();

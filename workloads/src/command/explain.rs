@@ -1,7 +1,7 @@
 //! `lurch explain`: why a run failed. Reads, and always exits with 0 when there was something to explain.
 
 use super::console::Console;
-use super::{CommandError, Exit, replay};
+use super::{CommandError, Exit, replay, window};
 use crate::report::json::{self, VerdictJson};
 use crate::report::text::{self, Case, Form};
 use crate::report::{cause, history::History, signature, words};
@@ -16,6 +16,10 @@ pub(super) struct Args {
     /// Plain text for a mail, 72 columns.
     #[arg(long, env = "LURCH_MAIL", value_parser = clap::builder::FalseyValueParser::new())]
     mail: bool,
+    /// How wide the race window is: who has to be stalled where, for how long, before the order found comes about by itself. The run is
+    /// shrunk first.
+    #[arg(long, env = "LURCH_WINDOW", conflicts_with = "mail", value_parser = clap::builder::FalseyValueParser::new())]
+    window: bool,
 }
 
 #[derive(Serialize)]
@@ -48,6 +52,9 @@ struct ExplainedJson {
 
 pub(super) fn command(args: &Args, console: &mut Console) -> Result<Exit, CommandError> {
     let file = seed_file::read(&args.source)?;
+    if args.window {
+        return window::command(&args.source, &file, console);
+    }
     let outcome = replay::again(&file, None);
     if let Some(divergence) = &outcome.divergence {
         console.narrate(&format!("lurch: replay diverged at {}: this explains another run", json::divergence(divergence)));

@@ -15,6 +15,7 @@ mod run;
 mod shrink;
 mod snapshot;
 mod sweep;
+mod window;
 
 use clap::{Parser, Subcommand, ValueEnum};
 

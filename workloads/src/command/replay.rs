@@ -40,6 +40,10 @@ pub(super) fn command(args: &Args, console: &mut Console) -> Result<Exit, Comman
     let outcome = again(&file, args.then);
     tell(console, &file.spec, &outcome, None, Some(&args.source))?;
     let differences = differences(&file, &outcome, args.then.is_some());
+    if let (Some(divergence), Some(then)) = (&outcome.divergence, args.then) {
+        let then = then.resolve(file.spec.seed);
+        console.narrate(&format!("lurch: replay diverged at {}; it went on with {then}", json::divergence(divergence)));
+    }
     for difference in &differences {
         console.narrate(&format!("lurch: {difference}"));
     }

@@ -65,15 +65,7 @@ pub(super) fn command(args: &Args, console: &mut Console) -> Result<Exit, Comman
     let budget = args.runs.map_or(Budget::default(), |runs| Budget { runs, steps: u64::MAX });
     let result = match shrink_run(&mut Workspace::new(), &file, budget) {
         Ok(result) => result,
-        Err(error) => {
-            console.narrate(&format!("lurch: {}: {error}", args.source.trim()));
-            return Ok(match error {
-                ShrinkError::Clean => Exit::NothingSelected,
-                ShrinkError::Bound(_) => Exit::NoVerdict,
-                ShrinkError::Diverged(_) => Exit::Diverged,
-                ShrinkError::Hosted => Exit::Usage,
-            });
-        }
+        Err(error) => return Ok(refuse(&args.source, &error, console)),
     };
     let path = write(args, &file, &result)?;
     let ShrunkRun { shrunk, outcome, signatures, .. } = &result;
@@ -117,6 +109,17 @@ pub(super) fn command(args: &Args, console: &mut Console) -> Result<Exit, Comman
     console.say(&format!("wrote {path}"))?;
     console.say(&format!("replay: lurch replay {path}"))?;
     Ok(Exit::Clean)
+}
+
+/// Says why a run cannot be shrunk; the exit code.
+pub(super) fn refuse(source: &str, error: &ShrinkError, console: &mut Console) -> Exit {
+    console.narrate(&format!("lurch: {}: {error}", source.trim()));
+    match error {
+        ShrinkError::Clean => Exit::NothingSelected,
+        ShrinkError::Bound(_) => Exit::NoVerdict,
+        ShrinkError::Diverged(_) => Exit::Diverged,
+        ShrinkError::Hosted => Exit::Usage,
+    }
 }
 
 /// Writes the shrunk run's file and returns its path.

@@ -23,7 +23,7 @@ use iommu_model::addr::{Pa, Pfn};
 use iommu_model::timing::{Geometry, Params};
 use iommu_model::vtd::{Capabilities, Unit};
 use sim::device::Fabric;
-use sim::engine::{Burst, Engine, Recorded};
+use sim::engine::{ActorId, Burst, Engine, Recorded};
 use sim::machine::{Machine, MachineConfig};
 use sim::memory::{FrameState, Memory};
 use sim::memory_model::MemoryModel;
@@ -152,6 +152,18 @@ impl Run {
                 false
             }
         }
+    }
+
+    /// Performs a step; who did and what it has cost, in cycles of that component. `None` when the run is over.
+    pub fn step(&mut self) -> Option<(ActorId, u32)> {
+        let before = self.machine.core.steps();
+        // A burst may pass without a step where somebody has to be woken first.
+        while self.machine.core.steps() == before {
+            if !self.burst(1) && self.machine.core.steps() == before {
+                return None;
+            }
+        }
+        self.engine.last_step()
     }
 
     /// The machine.
