@@ -4,6 +4,7 @@
 //! QEMU has no paging-structure caches and caches contexts its own way, so it cannot arbitrate these; this can.
 
 mod model;
+mod race;
 mod reference;
 mod world;
 
@@ -17,6 +18,8 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         2 => prop::sample::select(commands()).prop_map(Op::Invalidate),
         2 => prop::sample::select(asks()).prop_map(Op::Ask),
         2 => (0usize..2, any::<bool>()).prop_map(|(page, write)| Op::Device { page, write }),
+        2 => (prop::sample::select(asks()), 0usize..6, prop::sample::select(edits()), prop::option::of(prop::sample::select(commands())))
+            .prop_map(|(ask, at, edit, command)| Op::Race { ask, at, edit, command: command.filter(|command| command.is_of_unit()) }),
     ];
     prop::collection::vec(op, 1..14)
 }
@@ -97,6 +100,47 @@ fn entries_of_different_ages_meet_in_the_model_as_the_manual_allows() {
             }
         }
     }
+}
+
+/// A store lands between any two fetches of a walk; what is cached then is asked for again.
+#[test]
+fn a_walk_that_races_with_a_store_ends_in_the_model_as_the_manual_allows() {
+    let (mut several, mut sequences) = (0, 0);
+    for edit in edits() {
+        for at in 0..6 {
+            for ask in [READ, Ask { write: true, ..READ }] {
+                for warm in [false, true] {
+                    let race = Op::Race { ask, at, edit, command: None };
+                    let first = if warm { vec![Op::Ask(Ask { page: 1, ..READ })] } else { Vec::new() };
+                    let ops = [first, vec![race, Op::Ask(READ)]].concat();
+                    let (allowed, reached) = (reference::traces(&ops), model::traces(&ops));
+                    assert_eq!(allowed, reached, "{ops:?}");
+                    several += usize::from(allowed.len() > 1);
+                    sequences += 1;
+                }
+            }
+        }
+    }
+    assert!(several > 100 && sequences > 400, "{several} of {sequences}");
+}
+
+/// An invalidation completes inside a walk: nothing that it covers comes out of that walk, or is left behind by it.
+#[test]
+fn a_walk_that_an_invalidation_overtakes_uses_nothing_of_what_was_removed() {
+    let mut sequences = 0;
+    for edit in edits() {
+        for command in commands().into_iter().filter(|command| command.is_of_unit()) {
+            for at in 1..5 {
+                let race = Op::Race { ask: READ, at, edit, command: Some(command) };
+                for ops in [vec![race, Op::Ask(READ)], vec![Op::Ask(Ask { page: 1, ..READ }), race, Op::Ask(READ)]] {
+                    let (allowed, reached) = (reference::traces(&ops), model::traces(&ops));
+                    assert!(reached.is_subset(&allowed), "{ops:?}: {reached:?} of {allowed:?}");
+                    sequences += 1;
+                }
+            }
+        }
+    }
+    assert!(sequences > 2000, "{sequences}");
 }
 
 /// Through a device TLB, in every order of the two invalidations.

@@ -1,6 +1,6 @@
 //! The model in the same world: one run with given choices, or every run that any choices lead to.
 
-use super::world::{Ask, Command, Memory, Op, Outcome, PAGES, ROOT, SOURCES, Trace};
+use super::world::{Ask, Command, Edit, Memory, Op, Outcome, PAGES, ROOT, SOURCES, Trace};
 use iommu_model::spec::vtd::descriptor::{
     ContextDescriptor, GRANULARITY_DOMAIN, GRANULARITY_GLOBAL, GRANULARITY_NARROW, IotlbDescriptor, TYPE_CONTEXT, TYPE_DEVICE_TLB,
     TYPE_IOTLB,
@@ -52,7 +52,51 @@ fn run(unit: &mut Unit, memory: &Memory, request: Request, attributes: Attribute
 fn ask(machine: &mut Machine, memory: &Memory, ask: Ask, d: &mut dyn Decisions) -> Outcome {
     let access = if ask.write { Access::Write } else { Access::Read };
     let request = Request { source: Bdf(SOURCES[ask.source]), iova: Iova(PAGES[ask.page]), access, pasid: None };
-    match run(&mut machine.unit, memory, request, Attributes::PLAIN, d) {
+    outcome_of(&run(&mut machine.unit, memory, request, Attributes::PLAIN, d))
+}
+
+/// What happens while a request is in flight.
+#[derive(Clone, Copy)]
+struct Race {
+    ask: Ask,
+    at: usize,
+    edit: Edit,
+    command: Option<Command>,
+}
+
+/// A request that software overtakes.
+fn race(machine: &mut Machine, memory: &Memory, race: Race, d: &mut dyn Decisions) -> Outcome {
+    let access = if race.ask.write { Access::Write } else { Access::Read };
+    let request = Request { source: Bdf(SOURCES[race.ask.source]), iova: Iova(PAGES[race.ask.page]), access, pasid: None };
+    let walk = machine.unit.begin_as(request, Attributes::PLAIN).expect("a walker is free");
+    let (mut answer, mut memory, mut fetches, mut pending) = (None, memory.clone(), 0, true);
+    let overtake = |machine: &mut Machine, memory: &mut Memory, d: &mut dyn Decisions| {
+        memory.edit(race.edit);
+        if let Some(command) = race.command {
+            invalidate(machine, command, d);
+        }
+    };
+    for _ in 0..64 {
+        let progress = machine.unit.advance(walk, answer.take(), d);
+        if let Progress::Fetch { pa, .. } = progress {
+            if fetches == race.at {
+                overtake(machine, &mut memory, d);
+                pending = false;
+            }
+            fetches += 1;
+            answer = Some(Fetched::Words([memory.read(pa.0), memory.read(pa.0 + 8)]));
+        } else if progress.is_end() {
+            if pending {
+                overtake(machine, &mut memory, d);
+            }
+            return outcome_of(&progress);
+        }
+    }
+    panic!("a walk without end");
+}
+
+fn outcome_of(progress: &Progress) -> Outcome {
+    match progress {
         Progress::Done(t) => Outcome::Page { pa: t.pa.0, readable: t.readable, writable: t.writable },
         Progress::Fault(fault) => Outcome::Fault(fault.reason.code() as u8),
         other => panic!("{other:?}"),
@@ -203,7 +247,7 @@ pub(crate) fn traces(ops: &[Op]) -> BTreeSet<Trace> {
                     }
                 }
             }
-            Op::Ask(_) | Op::Device { .. } => {
+            Op::Ask(_) | Op::Device { .. } | Op::Race { .. } => {
                 for ((_, trace), machine) in &all {
                     let cached = machine.unit.caches().len();
                     for dropped in 0u32..1 << (cached + machine.device.entries().count()) {
@@ -220,6 +264,9 @@ pub(crate) fn traces(ops: &[Op]) -> BTreeSet<Trace> {
                 }
             }
         }
+        if let Op::Race { edit, .. } = *op {
+            memory.edit(edit);
+        }
         all = next;
     }
     all.into_keys().map(|(_, trace)| trace).collect()
@@ -230,6 +277,7 @@ fn one(machine: &mut Machine, memory: &Memory, op: &Op, d: &mut dyn Decisions) -
     match *op {
         Op::Ask(request) => Some(ask(machine, memory, request, d)),
         Op::Device { page, write } => Some(access(machine, memory, page, write, d)),
+        Op::Race { ask, at, edit, command } => Some(race(machine, memory, Race { ask, at, edit, command }, d)),
         Op::Edit(_) | Op::Invalidate(_) => None,
     }
 }
@@ -244,11 +292,14 @@ pub(crate) fn trace(ops: &[Op], drops: &[usize], d: &mut dyn Decisions) -> Trace
         match *op {
             Op::Edit(edit) => memory.edit(edit),
             Op::Invalidate(command) => invalidate(&mut machine, command, d),
-            Op::Ask(_) | Op::Device { .. } => {
+            Op::Ask(_) | Op::Device { .. } | Op::Race { .. } => {
                 if let Some(n) = drops.next() {
                     let _ = machine.unit.drop_cached(n) || machine.device.drop_kept(n);
                 }
                 trace.extend(one(&mut machine, &memory, op, d));
+                if let Op::Race { edit, .. } = *op {
+                    memory.edit(edit);
+                }
             }
         }
     }

@@ -5,40 +5,45 @@
 //! looked up, which makes no difference to what can be seen, so that an invalidation has only to remove what it must. What
 //! is cached is found again; no other memory than that of the walk at hand is looked at. Capacity has no bound.
 //!
-//! Legacy mode, three levels, no caching mode. Requests are whole: nothing happens inside a walk.
+//! Legacy mode, three levels, no caching mode. Requests are whole here: nothing happens inside a walk. `race` has those in flight.
 
+use super::race::{Between, race};
 use super::world::{ADDRESS, Ask, Command, Memory, Op, Outcome, P, PAGES, PS, R, ROOT, SOURCES, Trace, W};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A cached context entry.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-struct Context {
-    domain: u64,
-    top: u64,
+pub(crate) struct Context {
+    pub(crate) domain: u64,
+    pub(crate) top: u64,
 }
 
 /// A cached translation, or a cached pointer: address, permissions.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-struct Cached {
-    pa: u64,
-    flags: u64,
+pub(crate) struct Cached {
+    pub(crate) pa: u64,
+    pub(crate) flags: u64,
 }
 
 /// What the caches hold: contexts by source, pages and pointers by domain, level of the entry, and first address.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
 pub(crate) struct Configuration {
-    contexts: BTreeMap<usize, Context>,
-    pages: BTreeMap<(u64, u8, u64), Cached>,
-    pointers: BTreeMap<(u64, u8, u64), Cached>,
+    pub(crate) contexts: BTreeMap<usize, Context>,
+    pub(crate) pages: BTreeMap<(u64, u8, u64), Cached>,
+    pub(crate) pointers: BTreeMap<(u64, u8, u64), Cached>,
     /// What function 0 keeps in its device TLB, by level and first address.
     device: BTreeMap<(u8, u64), Cached>,
 }
 
-const fn shift(level: u8) -> u32 {
+/// Levels that may hold pages, and pointers, as they are looked up.
+pub(crate) const PAGE_LEVELS: [u8; 2] = [1, 2];
+pub(crate) const POINTER_LEVELS: [u8; 2] = [2, 3];
+
+pub(crate) const fn shift(level: u8) -> u32 {
     12 + 9 * (level as u32 - 1)
 }
 
-const fn prefix(iova: u64, level: u8) -> u64 {
+pub(crate) const fn prefix(iova: u64, level: u8) -> u64 {
     iova >> shift(level) << shift(level)
 }
 
@@ -79,7 +84,7 @@ impl Configuration {
     }
 
     /// Every way that a request may end, with what the caches hold then.
-    fn ask(&self, memory: &Memory, ask: Ask) -> Vec<(Self, Outcome)> {
+    pub(crate) fn ask(&self, memory: &Memory, ask: Ask) -> Vec<(Self, Outcome)> {
         let (needed, denied) = if ask.write { (W, Outcome::Fault(0x05)) } else { (R, Outcome::Fault(0x06)) };
         let ends = self.find(memory, ask.source, PAGES[ask.page], needed, denied);
         ends.into_iter().map(|(next, outcome, _)| (next, outcome)).collect()
@@ -118,7 +123,7 @@ impl Configuration {
         let top = Start { table: context.top, level: 3, flags: R | W };
         // A cached page of either size.
         let mut without = self.clone();
-        for level in [1, 2] {
+        for level in PAGE_LEVELS {
             let key = (context.domain, level, prefix(iova, level));
             let Some(page) = self.pages.get(&key) else { continue };
             if page.flags & needed == 0 {
@@ -131,7 +136,7 @@ impl Configuration {
             without.pages.remove(&key);
         }
         // None, or all dropped. A cached pointer of either level; the lower one first, unless it is dropped.
-        for level in [2, 3] {
+        for level in POINTER_LEVELS {
             let key = (context.domain, level, prefix(iova, level));
             let Some(pointer) = without.pointers.get(&key).copied() else { continue };
             if pointer.flags & needed == 0 {
@@ -168,7 +173,7 @@ impl Configuration {
     }
 
     /// Removes what the command must remove.
-    fn invalidate(&mut self, command: Command) {
+    pub(crate) fn invalidate(&mut self, command: Command) {
         match command {
             Command::ContextGlobal => self.contexts.clear(),
             Command::ContextDomain { domain } => self.contexts.retain(|_, context| context.domain != domain),
@@ -197,7 +202,7 @@ impl Configuration {
     }
 }
 
-const fn page_at(pa: u64, iova: u64, level: u8, flags: u64) -> Outcome {
+pub(crate) const fn page_at(pa: u64, iova: u64, level: u8, flags: u64) -> Outcome {
     Outcome::Page { pa: pa | (iova & ((1 << shift(level)) - 1)), readable: flags & R != 0, writable: flags & W != 0 }
 }
 
@@ -216,6 +221,17 @@ pub(crate) fn traces(ops: &[Op]) -> BTreeSet<Trace> {
                         (configuration, trace)
                     })
                     .collect();
+            }
+            Op::Race { ask, at, edit, command } => {
+                let before = memory.clone();
+                memory.edit(edit);
+                let between = Between { before: &before, after: &memory, at, command };
+                let ends = |(configuration, trace): &(Configuration, Trace)| {
+                    let trace = trace.clone();
+                    let ends = race(configuration, ask, &between).into_iter();
+                    ends.map(move |(end, outcome)| (end, [trace.as_slice(), &[outcome]].concat())).collect::<Vec<_>>()
+                };
+                all = all.iter().flat_map(ends).collect();
             }
             Op::Ask(_) | Op::Device { .. } => {
                 let mut next = BTreeSet::new();

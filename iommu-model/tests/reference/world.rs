@@ -125,6 +125,13 @@ pub(crate) enum Command {
     },
 }
 
+impl Command {
+    /// Whether the unit itself carries it out.
+    pub(crate) const fn is_of_unit(&self) -> bool {
+        !matches!(self, Self::DeviceAll | Self::DevicePage { .. })
+    }
+}
+
 /// One request.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct Ask {
@@ -143,6 +150,14 @@ pub(crate) enum Op {
     Device {
         page: usize,
         write: bool,
+    },
+    /// A request in flight: before its fetch number `at` is answered (0 is the first), the edit lands, then the command
+    /// completes. If it fetches less than that, both happen after it has ended.
+    Race {
+        ask: Ask,
+        at: usize,
+        edit: Edit,
+        command: Option<Command>,
     },
 }
 
