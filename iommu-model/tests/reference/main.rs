@@ -1,11 +1,14 @@
 //! An independent, set-valued reference: what the manual allows a unit to answer, given that its caches may hold, keep or
 //! drop anything legal. Every outcome of the model is a member of that set, and every member is reached by some choices.
 //!
-//! QEMU has no paging-structure caches and caches contexts its own way, so it cannot arbitrate these; this can.
+//! QEMU has no paging-structure caches and no PASID cache, and caches contexts its own way, so it cannot arbitrate these; this can.
+//! Legacy mode with a device TLB and requests in flight is here and in `race`; PASIDs and first stages are in `scalable`. Not
+//! here: nested translation, A and D updates, page requests.
 
 mod model;
 mod race;
 mod reference;
+mod scalable;
 mod world;
 
 use iommu_model::Question;

@@ -173,7 +173,7 @@ fn invalidate(machine: &mut Machine, command: Command, d: &mut dyn Decisions) {
 
 /// One list of answers after the other, until there is no other one.
 #[derive(Default)]
-struct Odometer {
+pub(crate) struct Odometer {
     answers: Vec<(u32, u32)>,
     next: usize,
 }
@@ -203,7 +203,7 @@ impl Decisions for Odometer {
 }
 
 /// Every state that any answers lead to.
-fn every(machine: &Machine, mut act: impl FnMut(&mut Machine, &mut Odometer) -> Option<Outcome>) -> Vec<(Machine, Option<Outcome>)> {
+pub(crate) fn every<M: Clone, T>(machine: &M, mut act: impl FnMut(&mut M, &mut Odometer) -> T) -> Vec<(M, T)> {
     let mut all = Vec::new();
     let mut odometer = Odometer::default();
     loop {
@@ -216,10 +216,17 @@ fn every(machine: &Machine, mut act: impl FnMut(&mut Machine, &mut Odometer) -> 
     }
 }
 
-/// What a unit's caches hold, as a key.
-fn held(machine: &Machine) -> String {
-    let text = machine.unit.snapshot().to_string();
+/// What a unit's caches hold, line by line.
+pub(crate) fn held_by(unit: &Unit) -> Vec<String> {
+    let text = unit.snapshot().to_string();
     let mut lines: Vec<_> = text.lines().filter(|line| line.starts_with(|c: char| c.is_lowercase())).map(str::to_owned).collect();
+    lines.sort();
+    lines
+}
+
+/// The same with the device TLB, as a key.
+fn held(machine: &Machine) -> String {
+    let mut lines = held_by(&machine.unit);
     let kept = machine.device.entries().map(|e| format!("kept {}+{:#x} {} {} {}", e.page, e.page_bytes, e.frame, e.readable, e.writable));
     lines.extend(kept);
     lines.sort();
@@ -239,10 +246,7 @@ pub(crate) fn traces(ops: &[Op]) -> BTreeSet<Trace> {
             }
             Op::Invalidate(command) => {
                 for ((_, trace), machine) in &all {
-                    for (end, _) in every(machine, |machine, d| {
-                        invalidate(machine, command, d);
-                        None
-                    }) {
+                    for (end, ()) in every(machine, |machine, d| invalidate(machine, command, d)) {
                         next.insert((held(&end), trace.clone()), end);
                     }
                 }
