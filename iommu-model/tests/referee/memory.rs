@@ -90,6 +90,8 @@ pub(crate) struct TableMemory {
     layout: Layout,
     /// What is there now, by 8-byte aligned address.
     now: BTreeMap<u64, u64>,
+    /// Words that are another thing to those who take them for this.
+    seen_as: Vec<(u64, FetchKind, u64)>,
     /// What was there before any walk wrote A or D.
     before: BTreeMap<u64, u64>,
     /// Draws; none if the memory is frozen.
@@ -117,6 +119,7 @@ impl TableMemory {
         Self {
             layout,
             now: empty.clone(),
+            seen_as: Vec::new(),
             before: empty,
             dice: Some(dice),
             race_percent: 0,
@@ -223,6 +226,9 @@ impl TableMemory {
         for (n, word) in words.iter_mut().take(nr_words).enumerate() {
             let place = pa + 8 * n as u64;
             *word = self.read(place);
+            if let Some((.., value)) = self.seen_as.iter().find(|(pa, as_kind, _)| *pa == place && *as_kind == kind) {
+                *word = *value;
+            }
             self.trail.push((place, *word));
             self.kinds.push(kind);
         }
@@ -275,6 +281,11 @@ impl TableMemory {
     pub(crate) fn amend(&mut self, pa: u64, value: u64) {
         self.before.insert(pa, value);
         self.now.insert(pa, value);
+    }
+
+    /// The same for one who takes it for this; tables may overlap, and the word be something else to others.
+    pub(crate) fn amend_as(&mut self, pa: u64, kind: FetchKind, value: u64) {
+        self.seen_as.push((pa, kind, value));
     }
 
     /// A store by somebody else than a walk.

@@ -89,13 +89,18 @@ const STALL_DISABLE: Difference = Difference {
     reason: "QEMU refuses an STE with S1STALLD (0x04), though without stage 1 the field does not count",
     side: Side::Model,
 };
+const NEVER_PRIVILEGED: Difference = Difference {
+    name: "PAN",
+    reason: "QEMU lets privileged requests touch what unprivileged ones may, though CD.PAN is set",
+    side: Side::Model,
+};
 const CONCATENATED: Difference = Difference {
     name: "concatenated tables",
     reason: "of several stage-2 tables at the start level QEMU uses the first for all addresses",
     side: Side::Model,
 };
 
-pub(super) const ALL: [Difference; 17] = [
+pub(super) const ALL: [Difference; 18] = [
     NESTED_STAGE,
     CONTEXTS,
     SPAN,
@@ -111,6 +116,7 @@ pub(super) const ALL: [Difference; 17] = [
     STAGE_2_INPUT,
     STAGE_2_FLAGS,
     STALL_DISABLE,
+    NEVER_PRIVILEGED,
     BOTH_BASES,
     CONCATENATED,
 ];
@@ -221,6 +227,8 @@ fn same(smmu: &Smmu, request: Request, trail: &[Word], ours: Outcome, theirs: Ou
             LEVEL_1_RESERVED
         }
         (_, Some(EventId::PERMISSION)) if request.write && trail.iter().any(|(_, word)| forbids_writes(*word)) => TABLE_READ_ONLY,
+        // The same without R: nobody is told.
+        (Some(_), None) if request.write && !records(trail) && trail.iter().any(|(_, word)| forbids_writes(*word)) => TABLE_READ_ONLY,
         (Some(EventId::ADDRESS_SIZE), None) if config & CONFIG_HAS_STAGE_1 == 0 => BYPASS_SIZE,
         (Some(EventId::TRANSLATION), _) if trail.last().is_some_and(|(_, word)| word & 3 == 1) => match event(theirs) {
             None | Some(EventId::ACCESS | EventId::PERMISSION | EventId::ADDRESS_SIZE | EventId::TRANSLATION) => BLOCK_LEVEL,
@@ -322,6 +330,12 @@ fn heal(smmu: &Smmu, image: &mut TableMemory, ours: Outcome) -> Option<Differenc
             image.amend(pa, word & !address | in_void);
             Some(ADDRESS_SIZE)
         }
+        Outcome::Blocked(_) if event(ours) == Some(EventId::PERMISSION) => {
+            let (pa, word) = wide_entries(&image.trail).nth(1)?[0];
+            let entry = Context0::from_bits(word);
+            image.amend(pa, entry.with_privileged_access_never(false).into_bits());
+            entry.privileged_access_never().then_some(NEVER_PRIVILEGED)
+        }
         Outcome::Blocked(_) if event(ours) == Some(EventId::BAD_STREAM_ENTRY) => {
             let (place, word) = stream_entry(smmu, &image.trail)?[2];
             let third = StreamEntry2::from_bits(word);
@@ -349,6 +363,11 @@ fn heal(smmu: &Smmu, image: &mut TableMemory, ours: Outcome) -> Option<Differenc
         }
         _ => None,
     }
+}
+
+/// Whether the CD of a walk has R.
+fn records(trail: &[Word]) -> bool {
+    wide_entries(trail).nth(1).is_some_and(|words| Context0::from_bits(words[0].1).record())
 }
 
 /// The first words of entries of 64 bytes in a trail: the STE, then the CD.

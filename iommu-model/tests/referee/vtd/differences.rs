@@ -8,6 +8,7 @@ use super::{Mode, Vtd};
 use crate::architecture::{Architecture, Difference, Outcome, Request, Side};
 use crate::memory::{Place, TableMemory, Word};
 use iommu_model::FaultReason;
+use iommu_model::FetchKind;
 use iommu_model::spec::vtd::context::{AW_48, ContextEntry, TT_PASS_THROUGH};
 use iommu_model::spec::vtd::first_stage::FirstStageEntry;
 use iommu_model::spec::vtd::pasid::{PGTT_PASS_THROUGH, PasidDirectoryEntry, PasidEntryFirstStage, PasidEntryLow};
@@ -192,7 +193,8 @@ fn heal(vtd: &Vtd, request: &mut Request, image: &mut TableMemory, ours: Outcome
         FaultReason::DIRECTORY_RESERVED => {
             let (pa, value) = last(1)?[0];
             let entry = PasidDirectoryEntry::from_bits(value).with_reserved(0);
-            image.amend(pa, if fits(entry.table()) { entry } else { entry.with_table(nowhere) }.into_bits());
+            let entry = if fits(entry.table()) { entry } else { entry.with_table(nowhere) };
+            image.amend_as(pa, FetchKind::PasidDirectory, entry.into_bits());
             Some(DIRECTORY_RESERVED)
         }
         FaultReason::PASID_RESERVED => {
@@ -203,7 +205,7 @@ fn heal(vtd: &Vtd, request: &mut Request, image: &mut TableMemory, ours: Outcome
             let first = PasidEntryFirstStage::from_bits(words[2].1).with_reserved_136(0);
             let first = if fits(first.first_stage()) { first } else { first.with_first_stage(nowhere) };
             for (n, value) in [low as u64, (low >> 64) as u64, first.into_bits(), 0, 0, 0, 0, 0].into_iter().enumerate() {
-                image.amend(words[n].0, value);
+                image.amend_as(words[n].0, FetchKind::PasidEntry, value);
             }
             Some(PASID_RESERVED)
         }
