@@ -3,6 +3,7 @@
 mod commands;
 mod events;
 mod faults;
+mod foreign;
 mod guest;
 mod hostile;
 mod in_flight;
