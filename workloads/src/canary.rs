@@ -54,6 +54,7 @@ pub const ALL: &[Canary] = &[
     Canary { defect: Defect::LostRaceLeaksTable, scenario: "map-vs-preserve", kernel: "tip", runs: 1000 },
     Canary { defect: Defect::TrackerSlotDangles, scenario: "preserve-fails-midway", kernel: "v2", runs: 400 },
     Canary { defect: Defect::UnfreezeSkipped, scenario: "preserve-fails-midway", kernel: "tip", runs: 2000 },
+    Canary { defect: Defect::DeletedFlagForgotten, scenario: "abort-and-reuse", kernel: "tip", runs: 4000 },
 ];
 
 #[cfg(test)]

@@ -91,6 +91,8 @@ defects! {
     ParentNotFlushed = "LU-092", "availability", "reverse of 81b3c2521844 in the generic page table";
     /// A context entry stays in the CPU's cache. Needs `coherent-walker=no`.
     ContextNotFlushed = "context-not-flushed", "availability", "reverse of clflush_cache_range() in domain_context_mapping_one()";
+    /// A device that is unpreserved keeps a live record.
+    DeletedFlagForgotten = "deleted-flag-forgotten", "handover", "R6: v2 of iommu_unpreserve_device(), reverse of tip's";
     /// Shutdown cuts unpreserved devices off and flushes nothing.
     ShutdownWithoutFlush = "shutdown-without-flush", "I10", "reverse of the global flush in intel_iommu_shutdown()";
     /// A mapper that loses the race to install a table forgets its own.

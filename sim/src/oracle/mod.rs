@@ -14,7 +14,6 @@ use crate::engine::ActorId;
 use crate::memory::Memory;
 use crate::trace::{Event, EventKind, Flavor, TraceHash};
 
-
 /// A property that was violated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {

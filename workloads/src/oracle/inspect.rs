@@ -36,49 +36,89 @@ pub(super) fn find_fdt(memory: &Memory) -> Option<Pa> {
     memory.frames.iter().position(is_fdt).map(|pfn| Pa((pfn as u64) << 12))
 }
 
-/// The `preserved-memory-map` of a root FDT.
-fn tracker_root(memory: &Memory, fdt: Pa) -> Result<Pa, &'static str> {
+/// The bytes of a flattened tree of one page, four at a time.
+fn be(memory: &Memory, fdt: Pa, offset: u64) -> u64 {
+    u64::from((memory.ram.load(Pa(fdt.0 + (offset & 0xffc)), 4) as u32).swap_bytes())
+}
+
+/// A property of a tree: the nodes it is in, without the root, the property's name, its value's place and length.
+type Property<'a> = (&'a [String], &'a str, Pa, u64);
+
+/// Visits the properties of the tree at `fdt` until the visitor says true.
+///
+/// # Errors
+/// Says why the bytes are no tree.
+fn each_property(memory: &Memory, fdt: Pa, visit: &mut dyn FnMut(Property<'_>) -> bool) -> Result<(), &'static str> {
     const BAD: &str = "the root FDT is malformed";
     word(memory, fdt).ok_or("the root FDT is outside RAM")?;
-    let be = |offset: u64| u64::from((memory.ram.load(Pa(fdt.0 + (offset & 0xffc)), 4) as u32).swap_bytes());
-    if !fdt.is_aligned(4096) || be(0) != 0xd00d_feed {
+    let be = |offset: u64| be(memory, fdt, offset);
+    if !is_tree(memory, fdt) {
         return Err(BAD);
     }
+    let text = |start: u64| {
+        let bytes = (start..4096).map(|at| memory.ram.load(Pa(fdt.0 + at), 1) as u8);
+        String::from_utf8_lossy(&bytes.take_while(|byte| *byte != 0).collect::<Vec<u8>>()).into_owned()
+    };
     let (mut at, strings, length) = (be(8), be(12), be(36));
     let end = at.saturating_add(length).min(4096);
-    let name_is = |offset: u64, name: &[u8]| {
-        let start = strings.saturating_add(offset);
-        name.iter().chain(&[0]).enumerate().all(|(i, byte)| {
-            let at = start + i as u64;
-            at < 4096 && memory.ram.load(Pa(fdt.0 + at), 1) == u64::from(*byte)
-        })
-    };
-    let mut depth = 0;
+    let mut nodes: Vec<String> = Vec::new();
     while at + 4 <= end {
         let token = be(at);
         at += 4;
         match token {
             1 => {
-                depth += 1;
-                while at < end && memory.ram.load(Pa(fdt.0 + at), 1) != 0 {
-                    at += 1;
-                }
-                at = (at + 1).next_multiple_of(4);
+                let name = text(at);
+                at = (at + name.len() as u64 + 1).next_multiple_of(4);
+                nodes.push(name);
             }
-            2 => depth -= 1,
+            2 => drop(nodes.pop()),
             3 if at + 8 <= end => {
                 let (bytes, name) = (be(at), be(at + 4));
                 at += 8;
-                if depth == 1 && bytes == 8 && at + 8 <= end && name_is(name, b"preserved-memory-map") {
-                    return Ok(Pa(memory.ram.load_unaligned(Pa(fdt.0 + at), 8)));
+                let inner = nodes.get(1..).unwrap_or(&[]);
+                if visit((inner, &text(strings.saturating_add(name)), Pa(fdt.0 + at), bytes)) {
+                    return Ok(());
                 }
                 at = at.saturating_add(bytes).next_multiple_of(4);
             }
             4 => {}
+            9 => return Ok(()),
             _ => return Err(BAD),
         }
     }
-    Err("the root FDT names no tracker")
+    Ok(())
+}
+
+/// True when a flattened tree may lie at `at`.
+pub(super) fn is_tree(memory: &Memory, at: Pa) -> bool {
+    at.is_aligned(4096) && word(memory, at).is_some() && be(memory, at, 0) == 0xd00d_feed
+}
+
+/// The native word that a property of the tree at `fdt` holds, by the property's name and the node it is in (none: in the root, or in any).
+pub(super) fn property(memory: &Memory, fdt: Pa, node: Option<&str>, wanted: &str) -> Option<u64> {
+    let mut found = None;
+    let mut visit = |(nodes, name, at, bytes): Property<'_>| {
+        let here = node.is_none_or(|node| nodes.len() == 1 && nodes[0] == node);
+        if here && name == wanted && bytes == 8 && at.0 + 8 <= fdt.0 + 4096 {
+            found = Some(memory.ram.load_unaligned(at, 8));
+        }
+        found.is_some()
+    };
+    each_property(memory, fdt, &mut visit).ok()?;
+    found
+}
+
+/// The `preserved-memory-map` of a root FDT.
+fn tracker_root(memory: &Memory, fdt: Pa) -> Result<Pa, &'static str> {
+    let mut found = None;
+    let mut visit = |(nodes, name, at, bytes): Property<'_>| {
+        if nodes.is_empty() && bytes == 8 && name == "preserved-memory-map" && at.0 + 8 <= fdt.0 + 4096 {
+            found = Some(Pa(memory.ram.load_unaligned(at, 8)));
+        }
+        found.is_some()
+    };
+    each_property(memory, fdt, &mut visit)?;
+    found.ok_or("the root FDT names no tracker")
 }
 
 /// Fills `out` with every record of the tracker that the root FDT at `fdt` names, sorted by address.

@@ -254,6 +254,11 @@ impl Ledger {
         matches!(self.live_calls.as_slice(), [only] if *only == event.actor.0)
     }
 
+    /// Files whose entries the reboot call wrote, and that were not withdrawn since.
+    pub(crate) fn serialised(&self) -> impl Iterator<Item = &File> {
+        self.serialised.iter()
+    }
+
     /// True while a reboot call is under way.
     pub(crate) fn rebooting(&self) -> bool {
         self.live_calls.iter().any(|actor| self.calls[usize::from(*actor)].number == call::REBOOT)

@@ -14,6 +14,7 @@ mod availability;
 mod callbacks;
 mod counter;
 mod definedness;
+mod handover;
 mod hardware_write;
 mod i1;
 mod i10;
@@ -116,6 +117,7 @@ pub const CATALOGUE: &[OracleInfo] = &[
     ),
     info("LIFE", "No access touches memory that is free, beyond its object, or handed over and not restored.", Defect::NextAfterFree),
     info("P7", "Nothing that may sleep is called under a spinlock.", Defect::PreserveUnderSpinlock),
+    info("handover", "What is handed over names what was promised, once, and nothing else.", Defect::DeletedFlagForgotten),
     info("tables", "Every page-table page hangs in the tree of its domain, or was freed.", Defect::LostRaceLeaksTable),
     info("tracker", "The KHO tracker is made of its own pages, and of all of them.", Defect::TrackerSlotDangles),
     info("callbacks", "The callbacks of a file come in the order of its life; none is skipped, none doubled.", Defect::UnfreezeSkipped),
@@ -136,6 +138,8 @@ pub const CATALOGUE: &[OracleInfo] = &[
 pub struct Context {
     /// The two kernels differ in revision: the incoming one may refuse what it does not understand.
     pub incompatible: bool,
+    /// Objects in a page of an object array, where the plan lowers it.
+    pub slots: Option<u64>,
 }
 
 /// All oracles of a run, in the order in which they are asked, and what they count in `counts`.
@@ -152,6 +156,7 @@ pub fn all_in(topo: &Rc<Topology>, counts: &Rc<RefCell<Counts>>, context: Contex
         Box::new(counter::Counter::new(l(), counts.clone(), topo)),
         Box::new(i2::Closure::new(l())),
         Box::new(l3::Records::new(l())),
+        Box::new(handover::Handover::new(l(), topo)),
         Box::new(i6::RestoreOnce::new(l())),
         Box::new(i5::Allocation::new(l())),
         Box::new(i8::BeforeInvalidation::new(l())),

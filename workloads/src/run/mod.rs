@@ -121,7 +121,8 @@ impl Run {
         let counts = Rc::new(RefCell::new(Counts::default()));
         let snapshots = Rc::new(RefCell::new(Vec::new()));
         let callers = Rc::new(RefCell::new(Callers::default()));
-        let mut oracles = oracle::all_in(&topo, &counts, oracle::Context { incompatible: spec.outgoing != spec.incoming });
+        let mut oracles =
+            oracle::all_in(&topo, &counts, oracle::Context { incompatible: spec.outgoing != spec.incoming, slots: plan.slots });
         oracles.push(Box::new(CallerTrack(callers.clone())));
         if let Some(at) = how.snapshot_at {
             oracles.push(Box::new(crate::inspect::Snapshotter::new(at, snapshots.clone())));

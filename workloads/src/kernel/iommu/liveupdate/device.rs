@@ -13,6 +13,7 @@ use super::super::probe::DevInfo;
 use super::super::{Domain, dev_info};
 use super::{Array, FlbObj, abi, alloc_object_slot, preserved_state, put_outgoing, set_flag};
 use crate::abi::iommu::{DELETED, DeviceSer, DomainSer, HdrSer};
+use crate::defect::Defect;
 use crate::errno::{EBUSY, EINVAL, ENOENT, EOPNOTSUPP, Errno};
 use crate::revision::Iommu;
 use crate::verb;
@@ -182,6 +183,7 @@ async fn do_unpreserve_device(t: &Task, domain: Ptr<Domain>, dev: Bdf) -> Errno 
         match t.k.rev.iommu {
             // The slot stays alive for the next kernel to find (R6).
             Iommu::V2 => {}
+            Iommu::Tip if t.k.has(Defect::DeletedFlagForgotten) => {}
             Iommu::Tip => set_flag(t, device.cast(), DELETED).await,
         }
         let iommu = vtd::iommu_of(t, t.read(info.at(DevInfo::IOMMU)).await);
