@@ -14,7 +14,7 @@ use crate::memory::{Bad, Frame, FrameState, Memory, ObjectState, SHARED, Tag};
 use crate::memory_model::{LINE_BYTES, MemoryModel, Overlay};
 use crate::oracle::{Access, Finding, Judge, Oracle, RaceDetector, RaceRules, View};
 use crate::sync::LockShadow;
-use crate::trace::{Event, EventKind, Flavor, UnitId, Verb};
+use crate::trace::{Event, EventKind, Flavor, Functions, InFunction, UnitId, Verb};
 
 /// How a kernel stopped itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -88,6 +88,7 @@ pub struct Machine {
     /// What lies over the coherent bytes; nothing under sequential consistency with walkers that snoop.
     pub(crate) overlay: Option<Box<Overlay>>,
     races: Option<Box<RefCell<RaceDetector>>>,
+    functions: Functions,
 }
 
 impl Machine {
@@ -119,6 +120,7 @@ impl Machine {
             locks: RefCell::new(LockShadow::default()),
             stop: RefCell::new(None),
             scratch_only: Cell::new(false),
+            functions: Functions::default(),
         })
     }
 
@@ -176,10 +178,11 @@ impl Machine {
         }
     }
 
-    /// Says which function the actor at work is in, for reports of races.
+    /// Says which function the actor at work is in until the guard goes, for reports.
     #[inline]
-    pub fn enter(&self, function: &'static str) {
+    pub fn enter(&self, function: &'static str) -> InFunction<'_> {
         self.with_races(|races| races.enter(self.core.current(), function));
+        self.functions.enter(self.core.current(), function)
     }
 
     #[cold]
@@ -284,7 +287,8 @@ impl Machine {
     fn tell(&self, actor: ActorId, kind: EventKind) {
         let memory = self.memory.borrow();
         let event = Event { step: self.core.steps(), actor, era: memory.era, kind };
-        if self.judge.borrow_mut().tell(&event, &View { memory: &memory, fabric: &self.fabric }) {
+        let function = self.functions.of(actor);
+        if self.judge.borrow_mut().tell(&event, &View { memory: &memory, fabric: &self.fabric }, function) {
             self.core.halt();
         }
     }
@@ -302,7 +306,8 @@ impl Machine {
 
     /// As [`Machine::violate`], for a finding of another actor.
     pub(crate) fn found(&self, finding: Finding) {
-        self.judge.borrow_mut().found(finding);
+        let function = self.functions.of(finding.actor);
+        self.judge.borrow_mut().found(finding, function);
         self.core.halt();
     }
 

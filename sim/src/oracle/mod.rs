@@ -80,6 +80,10 @@ pub struct Judge {
     finding: Option<Finding>,
     /// Events kept when the finding was made.
     nr_events: usize,
+    /// The function each kept event was made in.
+    functions: Vec<&'static str>,
+    /// The function the finding was made in.
+    found_in: &'static str,
 }
 
 impl Default for Judge {
@@ -111,6 +115,8 @@ impl Judge {
             log: keep_log.then(Vec::new),
             finding: None,
             nr_events: 0,
+            functions: Vec::new(),
+            found_in: "",
         }
     }
 
@@ -134,10 +140,11 @@ impl Judge {
         self.log.is_some()
     }
 
-    /// Tells the oracles that want it, and the log, of an event that was taken; true when it made a finding.
-    pub fn tell(&mut self, event: &Event, view: &View<'_>) -> bool {
+    /// Tells the oracles that want it, and the log, of an event that was taken, made in `function`; true when it made a finding.
+    pub fn tell(&mut self, event: &Event, view: &View<'_>, function: &'static str) -> bool {
         if let Some(log) = &mut self.log {
             log.push(*event);
+            self.functions.push(function);
         }
         let mut asked = self.by_kind[event.kind.index()];
         if let EventKind::Note { verb, .. } = event.kind {
@@ -148,7 +155,7 @@ impl Judge {
             let place = asked.trailing_zeros() as usize;
             asked &= asked - 1;
             if let Some(finding) = self.oracles[place].on_event(event, view) {
-                self.found(finding);
+                self.found(finding, function);
             }
         }
         !before && self.finding.is_some()
@@ -158,14 +165,15 @@ impl Judge {
     pub fn end(&mut self, view: &View<'_>) {
         for place in 0..self.oracles.len() {
             if let Some(finding) = self.oracles[place].at_end(view) {
-                self.found(finding);
+                self.found(finding, "");
             }
         }
     }
 
-    /// Records a finding made elsewhere; the first one stays.
-    pub fn found(&mut self, finding: Finding) {
+    /// Records a finding made elsewhere, in `function`; the first one stays.
+    pub fn found(&mut self, finding: Finding, function: &'static str) {
         if self.finding.is_none() {
+            self.found_in = function;
             self.finding = Some(finding);
             self.nr_events = self.log().len();
         }
@@ -179,6 +187,16 @@ impl Judge {
     /// How many of the kept events there were when the finding was made: what follows is the rest of its step.
     pub fn nr_events_to_finding(&self) -> usize {
         self.nr_events
+    }
+
+    /// The function the finding was made in; none where its program has not said.
+    pub fn found_in(&self) -> Option<&'static str> {
+        Some(self.found_in).filter(|function| !function.is_empty())
+    }
+
+    /// The function each kept event was made in, empty where its program has not said; as many as there are events.
+    pub fn functions(&self) -> &[&'static str] {
+        &self.functions
     }
 
     /// The trace hash so far.

@@ -45,7 +45,7 @@ const fn target(
 
 const LOST_TABLES: &[&str] = &["I3", "availability"];
 const LATE_MAP: &[&str] = &["I2", "I7"];
-const OLD_LUO: &[&str] = &["LIFE", "unexplained", "L3"];
+const OLD_LUO: &[&str] = &["handover", "LIFE", "unexplained", "L3"];
 const LEAK: &[&str] = &["L1", "L3"];
 const EARLY_FREE: &[&str] = &["I8", "I1"];
 

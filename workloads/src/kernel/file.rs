@@ -193,7 +193,7 @@ pub async fn fd_install(t: &Task, files: Ptr<Files>, fd: i32, file: Ptr<File>) {
 
 /// `close_fd()` (close(2)): -EBADF for a descriptor that names nothing.
 pub async fn close_fd(t: &Task, files: Ptr<Files>, fd: i32) -> Errno {
-    t.call("close_fd");
+    let _in = t.call("close_fd");
     if fd < 0 || fd as u64 >= Files::NR_OPEN {
         return EBADF;
     }

@@ -123,7 +123,7 @@ pub async fn iommu_unpreserve_pages_list(t: &Task, list: &IommuPagesList, count:
 
 /// `iommu_preserve_pages_list()`: in list order; an error takes back what was done.
 pub async fn iommu_preserve_pages_list(t: &Task, list: &IommuPagesList) -> Errno {
-    t.call("iommu_preserve_pages_list");
+    let _in = t.call("iommu_preserve_pages_list");
     let mut count = 0;
     let mut page = list.first;
     while !page.is_null() {

@@ -59,7 +59,7 @@ pub async fn kexec_init(t: &Task) {
 
 /// `kexec_file_load()`: source pages are allocated one by one; the hand-over arguments are attached; the image is published.
 pub async fn sys_kexec_file_load(t: &Task) -> Errno {
-    t.call("kexec_file_load");
+    let _in = t.call("kexec_file_load");
     let lock = t.sym(Section::Kexec, KEXEC_LOCK);
     if t.cmpxchg(lock, 0, 1).await != 0 {
         return EBUSY;
@@ -82,7 +82,7 @@ pub async fn sys_kexec_file_load(t: &Task) -> Errno {
 
 /// `reboot(LINUX_REBOOT_CMD_KEXEC)`. Returns only with an error.
 pub async fn sys_reboot_kexec(t: &Task) -> Errno {
-    t.call("kernel_kexec");
+    let _in = t.call("kernel_kexec");
     t.mutex_lock(t.sym(Section::Kexec, TRANSITION_LOCK)).await;
     let lock = t.sym(Section::Kexec, KEXEC_LOCK);
     let ret = if t.cmpxchg(lock, 0, 1).await != 0 {
@@ -117,7 +117,7 @@ async fn kernel_kexec(t: &Task) -> Errno {
 /// `device_shutdown()`: drivers of devices that are not preserved stop their DMA; bus mastering of preserved ones stays on
 /// (`pci_device_shutdown`, PCI series v4 and later).
 async fn device_shutdown(t: &Task) {
-    t.call("device_shutdown");
+    let _in = t.call("device_shutdown");
     for device in &t.k.topo.devices {
         if !super::iommu::dev_is_preserved(t, device.bdf).await {
             t.relax().await;
@@ -128,7 +128,7 @@ async fn device_shutdown(t: &Task) {
 
 /// `machine_shutdown()`: the other CPUs stop where they are, then `x86_platform.iommu_shutdown`.
 async fn machine_shutdown(t: &Task) {
-    t.call("machine_shutdown");
+    let _in = t.call("machine_shutdown");
     t.relax().await;
     t.machine.core.forget_others(group_of(t.k.era));
     t.relax().await;
@@ -137,7 +137,7 @@ async fn machine_shutdown(t: &Task) {
 
 /// `machine_kexec()`: copies the image into scratch and jumps. Never returns.
 async fn machine_kexec(t: &Task) {
-    t.call("machine_kexec");
+    let _in = t.call("machine_kexec");
     let fabric = &t.machine.fabric;
     if fabric.has_invalidation_pending() {
         t.mark(Mark::InvalidationPendingAtJump);

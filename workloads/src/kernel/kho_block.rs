@@ -81,7 +81,7 @@ pub async fn kho_block_set_init(t: &Task, set: Ptr<KhoBlockSet>, entry_bytes: u1
 
 /// `kho_block_set_grow()`: capacity for `count` entries; on an error the set is as before.
 pub async fn kho_block_set_grow(t: &Task, set: Ptr<KhoBlockSet>, count: u64) -> Errno {
-    t.call("kho_block_set_grow");
+    let _in = t.call("kho_block_set_grow");
     if t.warn_on(t.read(set.at(KhoBlockSet::INCOMING)).await != 0, "kho_block_set_grow: incoming") {
         return EINVAL;
     }
@@ -166,7 +166,7 @@ async fn kho_block_remove(t: &Task, set: Ptr<KhoBlockSet>, link: Ptr<ListHead>) 
 
 /// `kho_block_set_destroy()`: frees every block.
 pub async fn kho_block_set_destroy(t: &Task, set: Ptr<KhoBlockSet>) {
-    t.call("kho_block_set_destroy");
+    let _in = t.call("kho_block_set_destroy");
     kho_block_set_shrink(t, set, 0).await;
 }
 
@@ -187,7 +187,7 @@ pub async fn kho_block_set_clear(t: &Task, set: Ptr<KhoBlockSet>) {
 /// `kho_block_set_restore()`: takes over the chain that starts at `head_pa`. The blocks are not restored as folios yet: each is
 /// when it is dropped. On an error nothing of the chain is left.
 pub async fn kho_block_set_restore(t: &Task, set: Ptr<KhoBlockSet>, head_pa: u64) -> Errno {
-    t.call("kho_block_set_restore");
+    let _in = t.call("kho_block_set_restore");
     if !kho_block_chain_is_sound(t, set, head_pa).await {
         kho_block_chain_free(t, head_pa).await;
         return EINVAL;

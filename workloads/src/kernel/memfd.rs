@@ -121,7 +121,7 @@ pub async fn sys_memfd_create_huge(t: &Task, files: Ptr<Files>, nr_pages: u32) -
 
 /// As [`sys_memfd_create`] with seals and huge pages as asked.
 pub async fn sys_memfd_create_flags(t: &Task, files: Ptr<Files>, nr_pages: u32, seals: u32, huge: bool) -> i32 {
-    t.call("sys_memfd_create");
+    let _in = t.call("sys_memfd_create");
     if u64::from(nr_pages) > Inode::PAGES_MAX {
         return EINVAL;
     }
@@ -140,7 +140,7 @@ pub async fn sys_memfd_create_flags(t: &Task, files: Ptr<Files>, nr_pages: u32, 
 
 /// `shmem_evict_inode()`: the last close drops every page and the inode. Pinned folios live on until they are unpinned.
 pub(super) async fn shmem_release(t: &Task, file: Ptr<File>) {
-    t.call("shmem_evict_inode");
+    let _in = t.call("shmem_evict_inode");
     let inode = memfd_file_inode(t, file).await;
     shmem_truncate(t, inode, 0, Inode::PAGES_MAX).await;
     for slot in 0..Inode::ROOT_SLOTS {
@@ -333,7 +333,7 @@ pub(super) async fn folio_make_uptodate(t: &Task, page: Ptr<Page>) {
 
 /// `memfd_pin_folios()` for one index, mm/gup.c: the folio, out of CMA, with a long-term pin; an error pointer on failure.
 pub async fn memfd_pin_folio(t: &Task, file: Ptr<File>, index: u64) -> Ptr<Page> {
-    t.call("memfd_pin_folios");
+    let _in = t.call("memfd_pin_folios");
     let inode = memfd_file_inode(t, file).await;
     for _ in 0..MIGRATE_TRIES {
         let page = shmem_get_folio(t, inode, index, true).await;
@@ -381,7 +381,7 @@ pub async fn unpin_folio_pages(t: &Task, page: Ptr<Page>, nr: u32) {
 /// `migrate_folio()`, mm/migrate.c: replaces `page`, on which the caller holds a reference, by an unmovable copy. -EAGAIN when
 /// somebody else holds references.
 async fn migrate_folio(t: &Task, inode: Ptr<Inode>, page: Ptr<Page>, order: u8) -> Errno {
-    t.call("migrate_folio");
+    let _in = t.call("migrate_folio");
     if callee_fails(t, callee::MIGRATE) {
         return EBUSY;
     }
@@ -455,7 +455,7 @@ async fn refusal(t: &Task, inode: Ptr<Inode>, seals: u32) -> Errno {
 
 /// fcntl(F_ADD_SEALS).
 pub async fn memfd_add_seals(t: &Task, files: Ptr<Files>, fd: i32, seals: u32) -> Errno {
-    t.call("memfd_add_seals");
+    let _in = t.call("memfd_add_seals");
     let file = fget_kind(t, files, fd, FileKind::Memfd).await;
     if file.is_null() {
         return EBADF;
@@ -474,7 +474,7 @@ pub async fn memfd_add_seals(t: &Task, files: Ptr<Files>, fd: i32, seals: u32) -
 
 /// fallocate(2): allocates the pages of a range. -EPERM while frozen.
 pub async fn sys_fallocate(t: &Task, files: Ptr<Files>, fd: i32, page: u32, pages: u32) -> Errno {
-    t.call("shmem_fallocate");
+    let _in = t.call("shmem_fallocate");
     let file = fget_kind(t, files, fd, FileKind::Memfd).await;
     if file.is_null() {
         return EBADF;
@@ -498,7 +498,7 @@ pub async fn sys_fallocate(t: &Task, files: Ptr<Files>, fd: i32, page: u32, page
 
 /// fallocate(FALLOC_FL_PUNCH_HOLE): drops the pages of a range. -EPERM while frozen or sealed against writing.
 pub async fn sys_punch_hole(t: &Task, files: Ptr<Files>, fd: i32, page: u32, pages: u32) -> Errno {
-    t.call("shmem_fallocate");
+    let _in = t.call("shmem_fallocate");
     let file = fget_kind(t, files, fd, FileKind::Memfd).await;
     if file.is_null() {
         return EBADF;
@@ -517,7 +517,7 @@ pub async fn sys_punch_hole(t: &Task, files: Ptr<Files>, fd: i32, page: u32, pag
 
 /// ftruncate(2): -EPERM while frozen or sealed.
 pub async fn sys_ftruncate(t: &Task, files: Ptr<Files>, fd: i32, pages: u32) -> Errno {
-    t.call("shmem_setattr");
+    let _in = t.call("shmem_setattr");
     if u64::from(pages) > Inode::PAGES_MAX {
         return EINVAL;
     }

@@ -57,7 +57,7 @@ pub(super) async fn memfd_luo_can_preserve(t: &Task, args: &mut FileOpArgs) -> b
 
 /// `memfd_luo_preserve()`.
 pub(super) async fn memfd_luo_preserve(t: &Task, args: &mut FileOpArgs) -> Errno {
-    t.call("memfd_luo_preserve");
+    let _in = t.call("memfd_luo_preserve");
     let inode = memfd_file_inode(t, args.file).await;
     t.down_write(inode.at(Inode::LOCK)).await;
     shmem_freeze(t, inode, true).await;
@@ -92,7 +92,7 @@ pub(super) async fn memfd_luo_preserve(t: &Task, args: &mut FileOpArgs) -> Errno
 
 /// `memfd_luo_preserve_folios()`: pins and preserves every folio and the array of them.
 async fn memfd_luo_preserve_folios(t: &Task, file: Ptr<File>, size: u64, ser: Ptr<Ser>) -> (Errno, Ptr<VmStruct>) {
-    t.call("memfd_luo_preserve_folios");
+    let _in = t.call("memfd_luo_preserve_folios");
     if size == 0 {
         return (0, Ptr::NULL);
     }
@@ -179,7 +179,7 @@ async fn memfd_pin_folios(t: &Task, file: Ptr<File>, nr_pages: u64, folios: Ptr<
 
 /// `memfd_luo_unpreserve_folios()`.
 async fn memfd_luo_unpreserve_folios(t: &Task, ser: Ptr<Ser>, array: Ptr<VmStruct>, nr_folios: u64) {
-    t.call("memfd_luo_unpreserve_folios");
+    let _in = t.call("memfd_luo_unpreserve_folios");
     if nr_folios == 0 {
         return;
     }
@@ -199,7 +199,7 @@ async fn memfd_luo_unpreserve_folios(t: &Task, ser: Ptr<Ser>, array: Ptr<VmStruc
 
 /// `memfd_luo_unpreserve()`.
 pub(super) async fn memfd_luo_unpreserve(t: &Task, args: &mut FileOpArgs) {
-    t.call("memfd_luo_unpreserve");
+    let _in = t.call("memfd_luo_unpreserve");
     let inode = memfd_file_inode(t, args.file).await;
     t.down_write(inode.at(Inode::LOCK)).await;
     shmem_freeze(t, inode, false).await;
@@ -212,7 +212,7 @@ pub(super) async fn memfd_luo_unpreserve(t: &Task, args: &mut FileOpArgs) {
 
 /// `memfd_luo_freeze()`: the position may have moved since preserve.
 pub(super) async fn memfd_luo_freeze(t: &Task, args: &mut FileOpArgs) -> Errno {
-    t.call("memfd_luo_freeze");
+    let _in = t.call("memfd_luo_freeze");
     if callee_fails(t, callee::MEMFD_FREEZE) {
         return EIO;
     }
@@ -224,7 +224,7 @@ pub(super) async fn memfd_luo_freeze(t: &Task, args: &mut FileOpArgs) -> Errno {
 
 /// `memfd_luo_retrieve()`.
 pub(super) async fn memfd_luo_retrieve(t: &Task, args: &mut FileOpArgs) -> Errno {
-    t.call("memfd_luo_retrieve");
+    let _in = t.call("memfd_luo_retrieve");
     let folio = kho_restore_folio(t, Pa(args.serialized_data)).await;
     if folio.is_null() {
         return ENOENT;
@@ -281,7 +281,7 @@ async fn folio_entry(t: &Task, array: Ptr<VmStruct>, index: u64) -> Option<(Pa, 
 /// `memfd_luo_retrieve_folios()`: each folio enters the page cache of the new file. After an error the folios not yet reached are
 /// restored and freed; those already in the file go with it.
 async fn memfd_luo_retrieve_folios(t: &Task, file: Ptr<File>, array: Ptr<VmStruct>, nr_folios: u64) -> Errno {
-    t.call("memfd_luo_retrieve_folios");
+    let _in = t.call("memfd_luo_retrieve_folios");
     let inode = memfd_file_inode(t, file).await;
     let room = t.read(array.at(VmStruct::NR_PAGES)).await * PAGE_SIZE / FOLIO_BYTES;
     let nr_folios = nr_folios.min(room);
@@ -294,7 +294,7 @@ async fn memfd_luo_retrieve_folios(t: &Task, file: Ptr<File>, array: Ptr<VmStruc
                 continue;
             };
             let folio = kho_restore_folio(t, pa).await;
-            t.call("memfd_luo_retrieve_folios");
+            let _in = t.call("memfd_luo_retrieve_folios");
             if folio.is_null() {
                 err = EIO;
                 break 'put_folios;
@@ -340,11 +340,11 @@ async fn memfd_luo_retrieve_folios(t: &Task, file: Ptr<File>, array: Ptr<VmStruc
 
 /// `memfd_luo_discard_folios()`: restores and frees the folios from entry `from` on.
 async fn memfd_luo_discard_folios(t: &Task, array: Ptr<VmStruct>, from: u64, nr_folios: u64) {
-    t.call("memfd_luo_discard_folios");
+    let _in = t.call("memfd_luo_discard_folios");
     for index in from..nr_folios {
         if let Some((pa, _, _)) = folio_entry(t, array, index).await {
             let folio = kho_restore_folio(t, pa).await;
-            t.call("memfd_luo_discard_folios");
+            let _in = t.call("memfd_luo_discard_folios");
             if !folio.is_null() {
                 folio_put(t, folio).await;
             }
@@ -354,7 +354,7 @@ async fn memfd_luo_discard_folios(t: &Task, array: Ptr<VmStruct>, from: u64, nr_
 
 /// `memfd_luo_finish()`: nothing to do for a file that was retrieved or failed to be; else its memory is freed.
 pub(super) async fn memfd_luo_finish(t: &Task, args: &mut FileOpArgs) {
-    t.call("memfd_luo_finish");
+    let _in = t.call("memfd_luo_finish");
     if args.retrieve_status != 0 {
         return;
     }

@@ -10,7 +10,7 @@
 //! - Lock, unlock, get, put and every error exit stand written out in the original order. Nothing happens in `Drop` or behind
 //!   `?`.
 //! - A planted defect is a branch `if t.k.has(Defect::X)` that reverses a fix in place.
-//! - [`Task::call`] on entry names the function in traces.
+//! - [`Task::call`] on entry names the function in traces; what it returns lives as long as the function, and only names it.
 
 pub mod boot;
 pub mod file;
@@ -37,6 +37,7 @@ use std::rc::Rc;
 use iommu_model::addr::Pa;
 use sim::cpu::Cpu;
 use sim::memory::{Field, Ptr};
+use sim::trace::InFunction;
 
 use crate::defect::{Defect, Defects};
 use crate::revision::Revision;
@@ -141,10 +142,10 @@ impl Task {
         Ptr::from_pa(Pa(self.k.data.0 + section as u64 * SECTION_BYTES + u64::from(field.offset)))
     }
 
-    /// Names the kernel function that is entered, for traces.
-    pub fn call(&self, name: &'static str) {
+    /// Names the kernel function that is entered, for traces, and as long as the guard lives.
+    pub fn call(&self, name: &'static str) -> InFunction<'_> {
         self.machine.note(verb::CALL, verb::pack_name(name));
-        self.machine.enter(name);
+        self.machine.enter(name)
     }
 
     /// `WARN_ON`: returns the condition; when it holds, the warning goes on the event stream.

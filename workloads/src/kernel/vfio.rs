@@ -84,7 +84,7 @@ pub async fn vfio_init(t: &Task) {
 
 /// `vfio_pci_probe()`: the driver manages DMA itself, so ownership of the group is not taken. NULL on failure.
 async fn vfio_pci_probe(t: &Task, bdf: Bdf) -> Ptr<VfioDevice> {
-    t.call("vfio_pci_probe");
+    let _in = t.call("vfio_pci_probe");
     let vdev: Ptr<VfioDevice> = kzalloc(t, VfioDevice::BYTES, Gfp::Kernel, tag::VFIO_DEVICE).await;
     if !vdev.is_null() {
         t.write(vdev.at(VfioDevice::BDF), bdf.0).await;
@@ -152,7 +152,7 @@ pub async fn sys_vfio_open(t: &Task, files: Ptr<Files>, bdf: Bdf) -> i32 {
 
 /// `vfio_device_fops_cdev_open()`. ERR pointer on failure.
 async fn vfio_device_fops_cdev_open(t: &Task, bdf: Bdf) -> Ptr<File> {
-    t.call("vfio_device_fops_cdev_open");
+    let _in = t.call("vfio_device_fops_cdev_open");
     let vdev = vfio_find_device(t, bdf).await;
     if vdev.is_null() {
         return Ptr::err(-ENODEV);
@@ -171,7 +171,7 @@ async fn vfio_device_fops_cdev_open(t: &Task, bdf: Bdf) -> Ptr<File> {
 
 /// `vfio_pci_open_device()`: bus mastering off and a function reset, which ends all DMA. An incoming device skips both and goes on.
 async fn vfio_pci_open_device(t: &Task, vdev: Ptr<VfioDevice>) -> Errno {
-    t.call("vfio_pci_open_device");
+    let _in = t.call("vfio_pci_open_device");
     let state = t.read(vdev.at(VfioDevice::INCOMING_STATE)).await;
     if !state.is_null() {
         let reset_works = t.read(state.at(abi::RESET_WORKS)).await;
@@ -198,7 +198,7 @@ async fn vfio_pci_reset(t: &Task, vdev: Ptr<VfioDevice>) {
 
 /// `vfio_df_device_first_open()`: bind to the iommufd, then the driver's open. The caller holds `dev_set->lock`.
 async fn vfio_df_device_first_open(t: &Task, df: Ptr<VfioDeviceFile>, vdev: Ptr<VfioDevice>) -> Errno {
-    t.call("vfio_df_device_first_open");
+    let _in = t.call("vfio_df_device_first_open");
     let ictx = t.read(df.at(VfioDeviceFile::IOMMUFD)).await;
     let bdf = Bdf(t.read(vdev.at(VfioDevice::BDF)).await);
     let state = t.read(vdev.at(VfioDevice::INCOMING_STATE)).await;
@@ -246,7 +246,7 @@ async fn vfio_file_get(t: &Task, files: Ptr<Files>, vfd: i32) -> Ptr<File> {
 
 /// `VFIO_DEVICE_BIND_IOMMUFD`, `vfio_df_ioctl_bind_iommufd()`: the id of the device in the iommufd, or an error.
 pub async fn vfio_bind_iommufd(t: &Task, files: Ptr<Files>, vfd: i32, ifd: i32) -> i32 {
-    t.call("vfio_df_ioctl_bind_iommufd");
+    let _in = t.call("vfio_df_ioctl_bind_iommufd");
     let filp = vfio_file_get(t, files, vfd).await;
     if let Some(errno) = filp.errno() {
         return -errno;
@@ -294,7 +294,7 @@ pub async fn vfio_bind_iommufd(t: &Task, files: Ptr<Files>, vfd: i32, ifd: i32) 
 
 /// `VFIO_DEVICE_ATTACH_IOMMUFD_PT`, `vfio_df_ioctl_attach_pt()`: attach, or replace when it is attached already.
 pub async fn vfio_attach(t: &Task, files: Ptr<Files>, vfd: i32, hwpt_id: i32) -> Errno {
-    t.call("vfio_df_ioctl_attach_pt");
+    let _in = t.call("vfio_df_ioctl_attach_pt");
     let filp = vfio_file_get(t, files, vfd).await;
     if let Some(errno) = filp.errno() {
         return -errno;
@@ -342,7 +342,7 @@ async fn vfio_iommufd_physical_detach_ioas(t: &Task, vdev: Ptr<VfioDevice>) -> E
 
 /// `VFIO_DEVICE_DETACH_IOMMUFD_PT`, `vfio_df_ioctl_detach_pt()`.
 pub async fn vfio_detach(t: &Task, files: Ptr<Files>, vfd: i32) -> Errno {
-    t.call("vfio_df_ioctl_detach_pt");
+    let _in = t.call("vfio_df_ioctl_detach_pt");
     let filp = vfio_file_get(t, files, vfd).await;
     if let Some(errno) = filp.errno() {
         return -errno;
@@ -364,7 +364,7 @@ pub async fn vfio_detach(t: &Task, files: Ptr<Files>, vfd: i32) -> Errno {
 
 /// `vfio_df_close()`: the driver stops the device, then the iommufd lets it go. The caller holds `dev_set->lock`.
 async fn vfio_df_close(t: &Task, vdev: Ptr<VfioDevice>) {
-    t.call("vfio_df_close");
+    let _in = t.call("vfio_df_close");
     vfio_pci_reset(t, vdev).await;
     vfio_iommufd_physical_unbind(t, vdev).await;
     t.write(vdev.at(VfioDevice::OPEN_COUNT), 0).await;
@@ -372,7 +372,7 @@ async fn vfio_df_close(t: &Task, vdev: Ptr<VfioDevice>) {
 
 /// `vfio_device_fops_release()`: the last reference to the file is gone.
 pub async fn vfio_device_fops_release(t: &Task, filp: Ptr<File>) {
-    t.call("vfio_device_fops_release");
+    let _in = t.call("vfio_device_fops_release");
     let df: Ptr<VfioDeviceFile> = Ptr::new(t.read(filp.at(File::PRIVATE_DATA)).await);
     let vdev = t.read(df.at(VfioDeviceFile::DEVICE)).await;
     if t.read(df.at(VfioDeviceFile::ACCESS_GRANTED)).await != 0 {

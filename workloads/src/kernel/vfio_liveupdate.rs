@@ -28,7 +28,7 @@ pub async fn vfio_liveupdate_can_preserve(t: &Task, args: &mut FileOpArgs) -> bo
 
 /// `vfio_pci_liveupdate_preserve()`.
 pub async fn vfio_liveupdate_preserve(t: &Task, args: &mut FileOpArgs) -> Errno {
-    t.call("vfio_pci_liveupdate_preserve");
+    let _in = t.call("vfio_pci_liveupdate_preserve");
     let vdev = vfio_device_from_file(t, args.file).await;
     let mut token = abi::NO_IOMMUFD;
     t.mutex_lock(vdev.at(VfioDevice::DEV_SET_LOCK)).await;
@@ -70,7 +70,7 @@ async fn unpreserve_iommufd(t: &Task, vdev: Ptr<VfioDevice>) {
 
 /// `vfio_pci_liveupdate_unpreserve()`.
 pub async fn vfio_liveupdate_unpreserve(t: &Task, args: &mut FileOpArgs) {
-    t.call("vfio_pci_liveupdate_unpreserve");
+    let _in = t.call("vfio_pci_liveupdate_unpreserve");
     let vdev = vfio_device_from_file(t, args.file).await;
     unpreserve_iommufd(t, vdev).await;
     kho_unpreserve_free(t, Ptr::<VfioSer>::from_pa(Pa(args.serialized_data))).await;
@@ -78,7 +78,7 @@ pub async fn vfio_liveupdate_unpreserve(t: &Task, args: &mut FileOpArgs) {
 
 /// `vfio_pci_liveupdate_freeze()`: checks only.
 pub async fn vfio_liveupdate_freeze(t: &Task, args: &mut FileOpArgs) -> Errno {
-    t.call("vfio_pci_liveupdate_freeze");
+    let _in = t.call("vfio_pci_liveupdate_freeze");
     let vdev = vfio_device_from_file(t, args.file).await;
     t.mutex_lock(vdev.at(VfioDevice::DEV_SET_LOCK)).await;
     let ret = if callee_fails(t, callee::VFIO_FREEZE) { EINVAL } else { 0 };
@@ -88,7 +88,7 @@ pub async fn vfio_liveupdate_freeze(t: &Task, args: &mut FileOpArgs) -> Errno {
 
 /// `vfio_pci_liveupdate_retrieve()`: the device that the record names, through an anonymous file.
 pub async fn vfio_liveupdate_retrieve(t: &Task, args: &mut FileOpArgs) -> Errno {
-    t.call("vfio_pci_liveupdate_retrieve");
+    let _in = t.call("vfio_pci_liveupdate_retrieve");
     let ser: Ptr<VfioSer> = Ptr::from_pa(Pa(args.serialized_data));
     let bdf = Bdf(t.read(ser.at(abi::BDF)).await);
     let vdev = vfio_find_device(t, bdf).await;
@@ -110,7 +110,7 @@ pub async fn vfio_liveupdate_retrieve(t: &Task, args: &mut FileOpArgs) -> Errno 
 
 /// `vfio_pci_liveupdate_can_finish()`: retrieved, and bound since.
 pub async fn vfio_liveupdate_can_finish(t: &Task, args: &mut FileOpArgs) -> bool {
-    t.call("vfio_pci_liveupdate_can_finish");
+    let _in = t.call("vfio_pci_liveupdate_can_finish");
     if args.retrieve_status <= 0 || args.file.is_null() {
         return false;
     }
@@ -123,6 +123,6 @@ pub async fn vfio_liveupdate_can_finish(t: &Task, args: &mut FileOpArgs) -> bool
 
 /// `vfio_pci_liveupdate_finish()`.
 pub async fn vfio_liveupdate_finish(t: &Task, args: &mut FileOpArgs) {
-    t.call("vfio_pci_liveupdate_finish");
+    let _in = t.call("vfio_pci_liveupdate_finish");
     kho_restore_free(t, Ptr::<VfioSer>::from_pa(Pa(args.serialized_data))).await;
 }

@@ -1,8 +1,6 @@
 //! The event stream with an index: who was in which function, who wrote a word, what became of a frame.
 //!
-//! Every question takes a position in the stream and looks backwards from it, as one does with a trace. Kernel functions say when
-//! they are entered but not when they return: the function of an event is the last one its actor entered, which may be a callee
-//! that has returned.
+//! Every question takes a position in the stream and looks backwards from it, as one does with a trace.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -76,8 +74,11 @@ impl<'a> History<'a> {
         (range.start.min(end)..end).filter(|&at| wanted(self.event(at))).collect()
     }
 
-    /// The function an event's actor entered last; none for hardware.
+    /// The function an event's actor was in; of a stream that does not say, the one it entered last. None for hardware.
     pub fn function(&self, at: usize) -> Option<String> {
+        if let Some(function) = self.outcome.functions.get(at) {
+            return Some((*function).to_owned()).filter(|function| !function.is_empty());
+        }
         let calls = self.calls.get(&self.event(at).actor)?;
         let entered = calls.partition_point(|&call| call <= at).checked_sub(1)?;
         // A function of a kernel that is gone says nothing about what its CPU does in the next one.

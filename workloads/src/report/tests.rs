@@ -92,6 +92,7 @@ impl Stream {
             nr_fallible: 0,
             counts: Counts::default(),
             log: self.log,
+            functions: Vec::new(),
             actors: vec![actor("luod/0", Some(0)), actor("dev 00:02.0", None), actor("swapper/0", Some(1))],
             regions: Vec::new(),
             found: None,

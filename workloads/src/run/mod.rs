@@ -1,6 +1,5 @@
 //! One run: from a spec to an outcome. The same spec gives the same outcome on every host and thread.
 
-mod callers;
 mod env;
 mod faults;
 mod outcome;
@@ -18,7 +17,6 @@ use std::cell::RefCell;
 use std::ops::Range;
 use std::rc::Rc;
 
-use callers::{CallerTrack, Callers};
 use iommu_model::addr::{Pa, Pfn};
 use iommu_model::timing::{Geometry, Params};
 use iommu_model::vtd::{Capabilities, Unit};
@@ -92,7 +90,6 @@ pub struct Run {
     ended: Option<Burst>,
     steps_max: u64,
     snapshots: Rc<RefCell<Vec<(String, String)>>>,
-    callers: Rc<RefCell<Callers>>,
     regions: Vec<Region>,
 }
 
@@ -120,10 +117,8 @@ impl Run {
         let fabric = build_fabric(&topo);
         let counts = Rc::new(RefCell::new(Counts::default()));
         let snapshots = Rc::new(RefCell::new(Vec::new()));
-        let callers = Rc::new(RefCell::new(Callers::default()));
         let mut oracles =
             oracle::all_in(&topo, &counts, oracle::Context { incompatible: spec.outgoing != spec.incoming, slots: plan.slots });
-        oracles.push(Box::new(CallerTrack(callers.clone())));
         if let Some(at) = how.snapshot_at {
             oracles.push(Box::new(crate::inspect::Snapshotter::new(at, snapshots.clone())));
         }
@@ -137,7 +132,7 @@ impl Run {
         let first = env.clone();
         machine.spawn_cpu(&engine, "swapper/0", group_of(0), move |cpu| boot::start_kernel(cpu, first, 0, data, None));
         let steps_max = spec.settings.get("steps").copied().unwrap_or(STEPS_MAX);
-        Run { spec: spec.clone(), machine, engine, counts, ended: None, steps_max, snapshots, callers, regions }
+        Run { spec: spec.clone(), machine, engine, counts, ended: None, steps_max, snapshots, regions }
     }
 
     /// Performs at most `steps` steps; false when the run is over.
@@ -174,12 +169,12 @@ impl Run {
 
     /// Judges the end and gives the buffers back.
     pub fn end(self, workspace: &mut Workspace) -> Outcome {
-        let Run { spec, machine, engine, counts, ended, snapshots, callers, regions, .. } = self;
+        let Run { spec, machine, engine, counts, ended, snapshots, regions, .. } = self;
         let ended = ended.unwrap_or(Burst::Spent);
         if ended == Burst::Finished {
             machine.finish();
         }
-        let verdict = verdict::of(&spec, &machine, &engine, ended, &counts.borrow(), &callers.borrow());
+        let verdict = verdict::of(&spec, &machine, &engine, ended, &counts.borrow());
         let found = {
             let judge = machine.judge();
             judge.finding().map(|finding| Found { by: finding.actor, nr_events: judge.nr_events_to_finding() })
@@ -190,9 +185,9 @@ impl Run {
             .collect();
         let cycles = engine.cycles();
         workspace.give_engine(engine);
-        let (trace_hash, log) = {
+        let (trace_hash, log, functions) = {
             let judge = machine.judge();
-            (judge.hash(), judge.log().to_vec())
+            (judge.hash(), judge.log().to_vec(), judge.functions().to_vec())
         };
         let (record, nr_fallible, divergence) = {
             let mut choices = machine.core.choices().borrow_mut();
@@ -216,6 +211,7 @@ impl Run {
             nr_fallible,
             counts,
             log,
+            functions,
             actors,
             divergence,
             snapshots,

@@ -175,6 +175,8 @@ pub struct Outcome {
     pub counts: Counts,
     /// The events, when they were kept.
     pub log: Vec<Event>,
+    /// The kernel function each of them was made in; empty where there is none.
+    pub functions: Vec<&'static str>,
     /// Names of the actors, by id.
     pub actors: Vec<ActorName>,
     /// What lies in memory from the beginning, outside the allocator.

@@ -5,7 +5,6 @@ use sim::engine::{Burst, Engine, Object};
 use sim::machine::{Machine, StopKind};
 use sim::memory::Tag;
 
-use super::callers::Callers;
 use super::{Counts, RunSpec, Verdict, VerdictKind};
 use crate::mark::Mark;
 use crate::revision::Iommu;
@@ -15,14 +14,15 @@ use crate::{known, tag};
 const OF_THE_MACHINE: [&str; 4] = ["LIFE", "LOCK", "P7", "definedness"];
 
 /// The verdict of a run that ended with `ended`.
-pub(super) fn of(spec: &RunSpec, machine: &Machine, engine: &Engine, ended: Burst, counts: &Counts, callers: &Callers) -> Verdict {
-    if let Some(finding) = machine.judge().finding() {
-        let function = callers.function(finding.actor);
-        let title = match &function {
+pub(super) fn of(spec: &RunSpec, machine: &Machine, engine: &Engine, ended: Burst, counts: &Counts) -> Verdict {
+    let judge = machine.judge();
+    if let Some(finding) = judge.finding() {
+        let function = judge.found_in();
+        let title = match function {
             Some(function) if OF_THE_MACHINE.contains(&finding.property) => format!("{} in {function}", finding.title),
             _ => finding.title.clone(),
         };
-        let listed = known::lookup(spec, finding.property, &title, function.as_deref(), counts);
+        let listed = known::lookup(spec, finding.property, &title, function, counts);
         return Verdict { listed, ..plain(VerdictKind::Violation, finding.property, title, named(engine, &finding.details)) };
     }
     if let Some(stop) = machine.stopped() {

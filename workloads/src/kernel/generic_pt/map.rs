@@ -31,7 +31,7 @@ struct MapArgs {
 
 /// `map_range()` of 7.3: the whole range in one call. Returns the error and the bytes mapped, which stay mapped on an error, too.
 pub async fn map_range(t: &Task, domain: Ptr<Domain>, iova: Iova, pa: Pa, bytes: u64, prot: u8, gfp: Gfp) -> (Errno, u64) {
-    t.call("map_range");
+    let _in = t.call("map_range");
     if t.warn_on(prot & (IOMMU_READ | IOMMU_WRITE) == 0, "map_range: neither read nor write") {
         return (EINVAL, 0);
     }

@@ -113,7 +113,7 @@ pub async fn pt_iommu_init(t: &Task, domain: Ptr<Domain>, levels: u8, pgsize_bit
 
 /// `pt_iommu_deinit()`: frees every table, the top first.
 pub async fn pt_iommu_deinit(t: &Task, domain: Ptr<Domain>) {
-    t.call("pt_iommu_deinit");
+    let _in = t.call("pt_iommu_deinit");
     let mut list = IommuPagesList::EMPTY;
     collect_tables(t, domain, &mut list).await;
     iommu_put_pages_list(t, &mut list).await;

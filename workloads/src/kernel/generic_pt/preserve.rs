@@ -19,7 +19,7 @@ use crate::errno::Errno;
 ///
 /// The walk takes no lock: the caller guarantees that nobody maps or unmaps.
 pub async fn preserve(t: &Task, domain: Ptr<Domain>, ser: Ptr<DomainSer>) -> Errno {
-    t.call("pt_iommu_preserve");
+    let _in = t.call("pt_iommu_preserve");
     let abi = &IommuAbi::of(t.k.rev.iommu).domain;
     let mut list = IommuPagesList::EMPTY;
     collect_tables(t, domain, &mut list).await;
@@ -38,7 +38,7 @@ pub async fn preserve(t: &Task, domain: Ptr<Domain>, ser: Ptr<DomainSer>) -> Err
 
 /// `pt_iommu_unpreserve()`: the same walk again, over the tree as it is now.
 pub async fn unpreserve(t: &Task, domain: Ptr<Domain>) {
-    t.call("pt_iommu_unpreserve");
+    let _in = t.call("pt_iommu_unpreserve");
     let mut list = IommuPagesList::EMPTY;
     collect_tables(t, domain, &mut list).await;
     iommu_unpreserve_pages_list(t, &list, None).await;
@@ -46,7 +46,7 @@ pub async fn unpreserve(t: &Task, domain: Ptr<Domain>) {
 
 /// `pt_iommu_restore()`: adopts the tables of a record; the domain can only be freed from now on. A missing page is a BUG.
 pub async fn restore(t: &Task, domain: Ptr<Domain>, ser: Ptr<DomainSer>) -> Errno {
-    t.call("pt_iommu_restore");
+    let _in = t.call("pt_iommu_restore");
     let abi = &IommuAbi::of(t.k.rev.iommu).domain;
     let vasz = t.read(ser.at(abi.vasz)).await;
     t.write(domain.at(Domain::VASZ), vasz).await;

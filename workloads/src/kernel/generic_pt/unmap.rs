@@ -12,7 +12,7 @@ use crate::defect::Defect;
 /// `unmap_range()`: returns the bytes removed, which may be less (something was not mapped) or more (a large leaf reaches beyond
 /// the end) than asked.
 pub async fn unmap_range(t: &Task, domain: Ptr<Domain>, iova: Iova, bytes: u64, gather: &mut IotlbGather) -> u64 {
-    t.call("unmap_range");
+    let _in = t.call("unmap_range");
     let (top, top_level) = load_top(t, domain).await;
     let Some(last) = iova.0.checked_add(bytes.wrapping_sub(1)).filter(|last| bytes != 0 && *last <= last_of_top(top_level)) else {
         return 0;

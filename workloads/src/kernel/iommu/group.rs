@@ -76,7 +76,7 @@ pub(crate) async fn attach_dev(t: &Task, domain: Ptr<Domain>, info: Ptr<DevInfo>
 
 /// `__iommu_group_set_domain_internal()`.
 pub(crate) async fn iommu_group_set_domain_internal(t: &Task, group: Ptr<Group>, new: Ptr<Domain>, how: SetDomain) -> Errno {
-    t.call("__iommu_group_set_domain_internal");
+    let _in = t.call("__iommu_group_set_domain_internal");
     let current = t.read(group.at(Group::DOMAIN)).await;
     if current == new {
         return 0;
@@ -105,7 +105,7 @@ pub(crate) async fn iommu_group_set_domain_nofail(t: &Task, group: Ptr<Group>, n
 /// `iommu_device_claim_dma_owner()`: the group leaves its default domain and is blocked. -EPERM: another owner; -EBUSY: not on its
 /// default domain.
 pub async fn iommu_device_claim_dma_owner(t: &Task, dev: Bdf, owner: u64) -> Errno {
-    t.call("iommu_device_claim_dma_owner");
+    let _in = t.call("iommu_device_claim_dma_owner");
     if t.warn_on(owner == 0, "iommu_device_claim_dma_owner: no owner") {
         return EINVAL;
     }
@@ -150,7 +150,7 @@ async fn iommu_take_dma_ownership(t: &Task, group: Ptr<Group>, owner: u64) -> Er
 
 /// `iommu_device_release_dma_owner()`: the last release puts the default domain back.
 pub async fn iommu_device_release_dma_owner(t: &Task, dev: Bdf) {
-    t.call("iommu_device_release_dma_owner");
+    let _in = t.call("iommu_device_release_dma_owner");
     let (info, group) = iommu_group_get(t, dev).await;
     if group.is_null() {
         return;
@@ -200,7 +200,7 @@ fn reserve_handle(t: &Task) -> Errno {
 
 /// `iommu_attach_group_handle()`: -EBUSY unless the group is on its default or blocking domain.
 pub async fn iommu_attach_group(t: &Task, domain: Ptr<Domain>, dev: Bdf) -> Errno {
-    t.call("iommu_attach_group");
+    let _in = t.call("iommu_attach_group");
     let (info, group) = iommu_group_get(t, dev).await;
     if group.is_null() {
         return ENODEV;
@@ -224,7 +224,7 @@ pub async fn iommu_attach_group(t: &Task, domain: Ptr<Domain>, dev: Bdf) -> Errn
 /// `iommu_detach_group_handle()`: back to the blocking domain, or to the default one when nobody owns the group. The kernel's
 /// function is void; the error is that of the assumed refusal.
 pub async fn iommu_detach_group(t: &Task, domain: Ptr<Domain>, dev: Bdf) -> Errno {
-    t.call("iommu_detach_group");
+    let _in = t.call("iommu_detach_group");
     let (info, group) = iommu_group_get(t, dev).await;
     if group.is_null() {
         return ENODEV;
@@ -251,7 +251,7 @@ pub async fn iommu_detach_group(t: &Task, domain: Ptr<Domain>, dev: Bdf) -> Errn
 /// `iommu_replace_group_handle()`. With the RFC's second phase, a restored domain is replaced without a gap: see
 /// [`vtd::replace`].
 pub async fn iommu_replace_group(t: &Task, domain: Ptr<Domain>, dev: Bdf) -> Errno {
-    t.call("iommu_replace_group");
+    let _in = t.call("iommu_replace_group");
     let (info, group) = iommu_group_get(t, dev).await;
     if group.is_null() {
         return ENODEV;
@@ -308,7 +308,7 @@ pub async fn iommu_restored_domain(t: &Task, dev: Bdf) -> Ptr<Domain> {
 /// Reclaim (assumed; RFC v2 "ownership is transferred to the new iommufd by matching the token"): the group stays on its restored
 /// domain. -EBUSY: it is not on one; -EPERM: its owner is not `token`.
 pub async fn iommu_device_claim_restored(t: &Task, dev: Bdf, token: u64, new_owner: u64) -> Errno {
-    t.call("iommu_device_claim_restored");
+    let _in = t.call("iommu_device_claim_restored");
     let (_, group) = iommu_group_get(t, dev).await;
     if group.is_null() {
         return ENODEV;

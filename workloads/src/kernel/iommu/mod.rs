@@ -82,7 +82,7 @@ pub(crate) async fn device_ser(t: &Task, info: Ptr<DevInfo>) -> Ptr<DeviceSer> {
 
 /// `iommu_paging_domain_alloc(dev)`: a paging domain that fits the unit of `dev`; an error pointer on failure.
 pub async fn iommu_paging_domain_alloc(t: &Task, dev: Bdf) -> Ptr<Domain> {
-    t.call("iommu_paging_domain_alloc");
+    let _in = t.call("iommu_paging_domain_alloc");
     let info = dev_info(t, dev).await;
     if info.is_null() {
         return Ptr::err(-ENODEV);
@@ -97,7 +97,7 @@ pub async fn iommu_paging_domain_alloc(t: &Task, dev: Bdf) -> Ptr<Domain> {
 
 /// `iommu_domain_free()`: no device may be attached.
 pub async fn iommu_domain_free(t: &Task, domain: Ptr<Domain>) {
-    t.call("iommu_domain_free");
+    let _in = t.call("iommu_domain_free");
     t.machine.note(verb::DOMAIN_FREED, [domain.value(), 0, 0, 0]);
     let idle = list::empty(t, domain.at(Domain::DEVICES)).await;
     t.warn_on(!idle, "intel_iommu_domain_free: devices are attached");
@@ -107,7 +107,7 @@ pub async fn iommu_domain_free(t: &Task, domain: Ptr<Domain>) {
 
 /// `iommu_map()`: all or nothing. -ENODEV on a domain without map operation.
 pub async fn iommu_map(t: &Task, domain: Ptr<Domain>, iova: Iova, pa: Pa, bytes: u64, prot: u8, gfp: Gfp) -> Errno {
-    t.call("iommu_map");
+    let _in = t.call("iommu_map");
     if gfp != Gfp::Atomic {
         t.might_sleep("iommu_map");
     }
@@ -132,7 +132,7 @@ async fn map_nosync(t: &Task, domain: Ptr<Domain>, iova: Iova, pa: Pa, bytes: u6
 
 /// `iommu_unmap()`: returns the bytes removed; the invalidation is complete and tables are freed.
 pub async fn iommu_unmap(t: &Task, domain: Ptr<Domain>, iova: Iova, bytes: u64) -> u64 {
-    t.call("iommu_unmap");
+    let _in = t.call("iommu_unmap");
     t.machine.note(verb::UNMAP_BEGIN, [domain.value(), iova.0, bytes, 0]);
     let ops = t.read(domain.at(Domain::OPS)).await;
     let unmapped = if ops == DomainOps::Paging as u64 { do_unmap(t, domain, iova, bytes).await } else { 0 };

@@ -57,7 +57,7 @@ pub async fn iommu_init(t: &Task) {
 
 /// `iommu_probe_device()`: a device that fails is left without IOMMU support.
 pub(crate) async fn iommu_probe_device(t: &Task, index: usize, dev: Bdf, unit: u8) -> Errno {
-    t.call("iommu_probe_device");
+    let _in = t.call("iommu_probe_device");
     let lock = t.sym(Section::Iommu, PROBE_DEVICE_LOCK);
     t.mutex_lock(lock).await;
     let ret = do_probe_device(t, index, dev, unit).await;
@@ -105,7 +105,7 @@ async fn do_probe_device(t: &Task, index: usize, dev: Bdf, unit: u8) -> Errno {
 /// `iommu_setup_default_domain()` of a group without domain: an empty DMA domain; what is attached is the restored domain if the
 /// device came with one.
 async fn iommu_setup_default_domain(t: &Task, group: Ptr<Group>, info: Ptr<DevInfo>, dev: Bdf) -> Errno {
-    t.call("iommu_setup_default_domain");
+    let _in = t.call("iommu_setup_default_domain");
     let default = iommu_paging_domain_alloc(t, dev).await;
     if let Some(errno) = default.errno() {
         return -errno;

@@ -51,7 +51,7 @@ impl IommufdDevice {
 /// kernel preserved the device (assumed: then ownership is handed on, and the device comes attached to its restored HWPT). ERR pointer
 /// on failure.
 pub async fn iommufd_device_bind(t: &Task, ictx: Ptr<IommufdCtx>, dev: Bdf, incoming: Option<u64>) -> Ptr<IommufdDevice> {
-    t.call("iommufd_device_bind");
+    let _in = t.call("iommufd_device_bind");
     let incoming = incoming.filter(|_| t.k.rev.reclaim);
     if incoming.is_none() {
         let rc = iommu_device_claim_dma_owner(t, dev, ictx.value()).await;
@@ -89,7 +89,7 @@ pub async fn iommufd_device_bind(t: &Task, ictx: Ptr<IommufdCtx>, dev: Bdf, inco
 
 /// `iommufd_device_unbind()`: the driver is done with the device.
 pub async fn iommufd_device_unbind(t: &Task, idev: Ptr<IommufdDevice>) {
-    t.call("iommufd_device_unbind");
+    let _in = t.call("iommufd_device_unbind");
     let ictx = t.read(idev.at(IommufdDevice::ICTX)).await;
     let id = t.read(idev.at(IommufdDevice::OBJ).at(Object::ID)).await;
     let rc = iommufd_object_remove(t, ictx, idev.at(IommufdDevice::OBJ), id).await;
@@ -98,7 +98,7 @@ pub async fn iommufd_device_unbind(t: &Task, idev: Ptr<IommufdDevice>) {
 
 /// `iommufd_device_destroy()`.
 pub async fn iommufd_device_destroy(t: &Task, idev: Ptr<IommufdDevice>) {
-    t.call("iommufd_device_destroy");
+    let _in = t.call("iommufd_device_destroy");
     let dev = IommufdDevice::bdf(t, idev).await;
     iommu_device_release_dma_owner(t, dev).await;
     let ictx = t.read(idev.at(IommufdDevice::ICTX)).await;
@@ -112,7 +112,7 @@ pub async fn iommufd_get_device(t: &Task, ictx: Ptr<IommufdCtx>, id: i32) -> Ptr
 
 /// `iommufd_hw_pagetable_attach()`: the first attachment of the group.
 async fn iommufd_hw_pagetable_attach(t: &Task, hwpt: Ptr<HwptPaging>, idev: Ptr<IommufdDevice>) -> Errno {
-    t.call("iommufd_hw_pagetable_attach");
+    let _in = t.call("iommufd_hw_pagetable_attach");
     t.mutex_lock(idev.at(IommufdDevice::IGROUP_LOCK)).await;
     let rc = 'out_unlock: {
         if !t.read(idev.at(IommufdDevice::IGROUP_HWPT)).await.is_null() {
@@ -138,7 +138,7 @@ async fn iommufd_hw_pagetable_attach(t: &Task, hwpt: Ptr<HwptPaging>, idev: Ptr<
 
 /// `iommufd_device_do_replace()`: the hitless switch. Returns the old HWPT, whose hold the caller drops after all locks.
 async fn iommufd_device_do_replace(t: &Task, hwpt: Ptr<HwptPaging>, idev: Ptr<IommufdDevice>) -> (Errno, Ptr<HwptPaging>) {
-    t.call("iommufd_device_do_replace");
+    let _in = t.call("iommufd_device_do_replace");
     t.mutex_lock(idev.at(IommufdDevice::IGROUP_LOCK)).await;
     let mut old_hwpt = Ptr::NULL;
     let rc = 'out_unlock: {
@@ -192,20 +192,20 @@ async fn iommufd_device_change_pt(t: &Task, idev: Ptr<IommufdDevice>, pt_id: i32
 
 /// `iommufd_device_attach()`.
 pub async fn iommufd_device_attach(t: &Task, idev: Ptr<IommufdDevice>, pt_id: i32) -> Errno {
-    t.call("iommufd_device_attach");
+    let _in = t.call("iommufd_device_attach");
     iommufd_device_change_pt(t, idev, pt_id, false).await
 }
 
 /// `iommufd_device_replace()`.
 pub async fn iommufd_device_replace(t: &Task, idev: Ptr<IommufdDevice>, pt_id: i32) -> Errno {
-    t.call("iommufd_device_replace");
+    let _in = t.call("iommufd_device_replace");
     iommufd_device_change_pt(t, idev, pt_id, true).await
 }
 
 /// `iommufd_device_detach()`: back to the blocking domain. In the kernel it cannot fail; here the core may refuse for a preserved
 /// device (an assumption of the IOMMU core's model), then nothing has changed.
 pub async fn iommufd_device_detach(t: &Task, idev: Ptr<IommufdDevice>) -> Errno {
-    t.call("iommufd_device_detach");
+    let _in = t.call("iommufd_device_detach");
     t.mutex_lock(idev.at(IommufdDevice::IGROUP_LOCK)).await;
     let hwpt = t.read(idev.at(IommufdDevice::IGROUP_HWPT)).await;
     let rc = 'out_unlock: {
@@ -230,7 +230,7 @@ pub async fn iommufd_device_detach(t: &Task, idev: Ptr<IommufdDevice>) -> Errno 
 
 /// `iommufd_device_preserve()` (IOMMU series, "Add APIs to preserve/unpreserve a vfio cdev"): returns the token of the iommufd file.
 pub async fn iommufd_device_preserve(t: &Task, session: Ptr<Session>, idev: Ptr<IommufdDevice>) -> (Errno, u64) {
-    t.call("iommufd_device_preserve");
+    let _in = t.call("iommufd_device_preserve");
     let mut token = 0;
     t.mutex_lock(idev.at(IommufdDevice::IGROUP_LOCK)).await;
     let rc = 'out: {
@@ -261,7 +261,7 @@ pub async fn iommufd_device_preserve(t: &Task, session: Ptr<Session>, idev: Ptr<
 /// `iommufd_device_unpreserve()`: of the attachment there is **now**. When it is gone or its HWPT is not marked, the record stays
 /// behind, with a warning.
 pub async fn iommufd_device_unpreserve(t: &Task, idev: Ptr<IommufdDevice>) {
-    t.call("iommufd_device_unpreserve");
+    let _in = t.call("iommufd_device_unpreserve");
     t.mutex_lock(idev.at(IommufdDevice::IGROUP_LOCK)).await;
     'out: {
         let hwpt = t.read(idev.at(IommufdDevice::IGROUP_HWPT)).await;

@@ -44,7 +44,7 @@ impl HwptPaging {
 
 /// `IOMMU_HWPT_ALLOC` of a paging HWPT, `iommufd_hwpt_alloc()`: the id or an error.
 pub async fn iommufd_hwpt_alloc(t: &Task, files: Ptr<Files>, fd: i32, dev_id: i32, ioas_id: i32) -> i32 {
-    t.call("iommufd_hwpt_alloc");
+    let _in = t.call("iommufd_hwpt_alloc");
     let ictx = iommufd_ctx_from_fd(t, files, fd).await;
     if let Some(errno) = ictx.errno() {
         return -errno;
@@ -88,7 +88,7 @@ pub async fn iommufd_hwpt_alloc(t: &Task, files: Ptr<Files>, fd: i32, dev_id: i3
 /// `iommufd_hwpt_paging_alloc()`: a domain, filled with everything the IOAS maps. The caller holds the IOAS mutex until the object is
 /// finalized. ERR pointer on failure.
 async fn iommufd_hwpt_paging_alloc(t: &Task, ictx: Ptr<IommufdCtx>, ioas: Ptr<Ioas>, idev: Ptr<IommufdDevice>) -> Ptr<HwptPaging> {
-    t.call("iommufd_hwpt_paging_alloc");
+    let _in = t.call("iommufd_hwpt_paging_alloc");
     let hwpt: Ptr<HwptPaging> = iommufd_object_alloc(t, ictx, HwptPaging::BYTES, ObjectType::HwptPaging, tag::HWPT).await;
     if hwpt.errno().is_some() {
         return hwpt;
@@ -128,7 +128,7 @@ async fn __iommufd_hwpt_destroy(t: &Task, hwpt: Ptr<HwptPaging>) {
 
 /// `iommufd_hwpt_paging_destroy()`: the object is out of the table already.
 pub async fn iommufd_hwpt_paging_destroy(t: &Task, hwpt: Ptr<HwptPaging>) {
-    t.call("iommufd_hwpt_paging_destroy");
+    let _in = t.call("iommufd_hwpt_paging_destroy");
     if t.read(hwpt.at(HwptPaging::RESTORED)).await != 0 {
         // Assumed: the core frees the restored domain when its last device leaves it.
         return;

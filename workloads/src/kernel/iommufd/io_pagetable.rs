@@ -181,7 +181,7 @@ async fn iopt_alloc_area_pages(
     iova: u64,
     prot: u8,
 ) -> (Errno, Ptr<IoptArea>) {
-    t.call("iopt_alloc_area_pages");
+    let _in = t.call("iopt_alloc_area_pages");
     let area: Ptr<IoptArea> = kzalloc(t, IoptArea::BYTES, Gfp::Kernel, tag::AREA).await;
     if area.is_null() {
         return (ENOMEM, area);
@@ -223,7 +223,7 @@ async fn iopt_abort_area(t: &Task, area: Ptr<IoptArea>) {
 
 /// `iopt_map_pages()` and its caller `iopt_map_common()`, for one pages object. Takes the reference to `pages`.
 pub async fn iopt_map_pages(t: &Task, iopt: Ptr<IoPagetable>, pages: Ptr<IoptPages>, length: u64, iova: Iova, prot: u8) -> Errno {
-    t.call("iopt_map_pages");
+    let _in = t.call("iopt_map_pages");
     let (mut rc, mut area) = iopt_alloc_area_pages(t, iopt, pages, length, iova.0, prot).await;
     if rc == 0 {
         t.down_read(iopt.at(IoPagetable::DOMAINS_RWSEM)).await;
@@ -261,7 +261,7 @@ pub async fn iopt_map_pages(t: &Task, iopt: Ptr<IoPagetable>, pages: Ptr<IoptPag
 
 /// `iopt_unmap_iova_range()`: whole areas only. Areas unmapped before an error stay unmapped. Returns the bytes, too.
 pub async fn iopt_unmap_iova_range(t: &Task, iopt: Ptr<IoPagetable>, mut start: u64, last: u64) -> (Errno, u64) {
-    t.call("iopt_unmap_iova_range");
+    let _in = t.call("iopt_unmap_iova_range");
     let mut unmapped_bytes = 0;
     let mut rc = 0;
     t.down_read(iopt.at(IoPagetable::DOMAINS_RWSEM)).await;
@@ -310,7 +310,7 @@ pub async fn iopt_unmap_iova_range(t: &Task, iopt: Ptr<IoPagetable>, mut start: 
 
 /// `iopt_set_immutable()` (IOMMU series): waits for maps and unmaps that are inside their `domains_rwsem` section.
 pub async fn iopt_set_immutable(t: &Task, iopt: Ptr<IoPagetable>) {
-    t.call("iopt_set_immutable");
+    let _in = t.call("iopt_set_immutable");
     t.down_write(iopt.at(IoPagetable::DOMAINS_RWSEM)).await;
     t.write(iopt.at(IoPagetable::IMMUTABLE), 1).await;
     iopt_note_immutable(t, iopt, 1).await;
@@ -319,7 +319,7 @@ pub async fn iopt_set_immutable(t: &Task, iopt: Ptr<IoPagetable>) {
 
 /// `iopt_clear_immutable()` (IOMMU series).
 pub async fn iopt_clear_immutable(t: &Task, iopt: Ptr<IoPagetable>) {
-    t.call("iopt_clear_immutable");
+    let _in = t.call("iopt_clear_immutable");
     match t.k.rev.map_rule {
         // IOMMU series v1: a plain store.
         MapRule::AreaAllocation => {

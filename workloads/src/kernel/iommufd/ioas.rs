@@ -35,7 +35,7 @@ impl Ioas {
 
 /// `IOMMU_IOAS_ALLOC`, `iommufd_ioas_alloc_ioctl()`: the id or an error.
 pub async fn iommufd_ioas_alloc(t: &Task, files: Ptr<Files>, fd: i32) -> i32 {
-    t.call("iommufd_ioas_alloc_ioctl");
+    let _in = t.call("iommufd_ioas_alloc_ioctl");
     let ictx = iommufd_ctx_from_fd(t, files, fd).await;
     if let Some(errno) = ictx.errno() {
         return -errno;
@@ -62,7 +62,7 @@ pub async fn iommufd_ioas_alloc(t: &Task, files: Ptr<Files>, fd: i32) -> i32 {
 
 /// `iommufd_ioas_destroy()`: nothing holds the address space any more.
 pub async fn iommufd_ioas_destroy(t: &Task, ioas: Ptr<Ioas>) {
-    t.call("iommufd_ioas_destroy");
+    let _in = t.call("iommufd_ioas_destroy");
     let (rc, _) = iopt_unmap_iova_range(t, ioas.at(Ioas::IOPT), 0, u64::MAX).await;
     t.warn_on(rc != 0 && rc != ENOENT, "iommufd_ioas_destroy");
 }
@@ -95,7 +95,7 @@ pub async fn iommufd_ioas_map_file(
     iova: Iova,
     prot: u8,
 ) -> Errno {
-    t.call("iommufd_ioas_map_file");
+    let _in = t.call("iommufd_ioas_map_file");
     let map = MapFile { memfd, offset, bytes, iova, prot };
     let ictx = iommufd_ctx_from_fd(t, files, fd).await;
     if let Some(errno) = ictx.errno() {
@@ -144,7 +144,7 @@ async fn iopt_map_file_pages(t: &Task, files: Ptr<Files>, iopt: Ptr<IoPagetable>
 /// `IOMMU_IOAS_UNMAP`, `iommufd_ioas_unmap()`: all areas inside the range. `iova` 0 with `bytes` of `u64::MAX` means everything. Returns
 /// the bytes unmapped, too, which the ioctl reports on success only.
 pub async fn iommufd_ioas_unmap(t: &Task, files: Ptr<Files>, fd: i32, ioas_id: i32, iova: Iova, bytes: u64) -> (Errno, u64) {
-    t.call("iommufd_ioas_unmap");
+    let _in = t.call("iommufd_ioas_unmap");
     let ictx = iommufd_ctx_from_fd(t, files, fd).await;
     if let Some(errno) = ictx.errno() {
         return (-errno, 0);

@@ -18,7 +18,7 @@ use crate::tag;
 
 /// `iopt_fill_domain()`: every area goes into the new domain, or none.
 async fn iopt_fill_domain(t: &Task, iopt: Ptr<IoPagetable>, domain: Ptr<Domain>) -> Errno {
-    t.call("iopt_fill_domain");
+    let _in = t.call("iopt_fill_domain");
     let mut area = iopt_area_first(t, iopt).await;
     let rc = 'out_unfill: {
         while !area.is_null() {
@@ -62,7 +62,7 @@ async fn iopt_fill_domain(t: &Task, iopt: Ptr<IoPagetable>, domain: Ptr<Domain>)
 
 /// `iopt_unfill_domain()`: the domain has left the array. Another one takes over as storage, or everything is unpinned.
 async fn iopt_unfill_domain(t: &Task, iopt: Ptr<IoPagetable>, domain: Ptr<Domain>) {
-    t.call("iopt_unfill_domain");
+    let _in = t.call("iopt_unfill_domain");
     let others = t.read(iopt.at(IoPagetable::NEXT_DOMAIN_ID)).await != 0;
     let storage_domain = if others { t.read(iopt.at(IoPagetable::domain(0))).await } else { Ptr::NULL };
     let mut area = iopt_area_first(t, iopt).await;
@@ -105,7 +105,7 @@ async fn iopt_check_iova_alignment(t: &Task, iopt: Ptr<IoPagetable>, alignment: 
 
 /// `iopt_table_add_domain()`: on success the domain maps what the address space maps, now and later.
 pub async fn iopt_table_add_domain(t: &Task, iopt: Ptr<IoPagetable>, domain: Ptr<Domain>) -> Errno {
-    t.call("iopt_table_add_domain");
+    let _in = t.call("iopt_table_add_domain");
     t.down_write(iopt.at(IoPagetable::DOMAINS_RWSEM)).await;
     t.down_write(iopt.at(IoPagetable::IOVA_RWSEM)).await;
     let rc = 'out_unlock: {
@@ -144,7 +144,7 @@ pub async fn iopt_table_add_domain(t: &Task, iopt: Ptr<IoPagetable>, domain: Ptr
 
 /// `iopt_table_remove_domain()`. Not refused while the address space is immutable: only this domain's tables change.
 pub async fn iopt_table_remove_domain(t: &Task, iopt: Ptr<IoPagetable>, domain: Ptr<Domain>) {
-    t.call("iopt_table_remove_domain");
+    let _in = t.call("iopt_table_remove_domain");
     t.down_write(iopt.at(IoPagetable::DOMAINS_RWSEM)).await;
     t.down_write(iopt.at(IoPagetable::IOVA_RWSEM)).await;
     'out_unlock: {

@@ -33,7 +33,7 @@ use crate::tag;
 
 /// `IOMMU_HWPT_LIVEUPDATE_MARK_PRESERVE`, `iommufd_hwpt_liveupdate_mark_preserve()`: for good.
 pub async fn iommufd_hwpt_set_preserve(t: &Task, files: Ptr<Files>, fd: i32, hwpt_id: i32, token: u64) -> Errno {
-    t.call("iommufd_hwpt_set_preserve");
+    let _in = t.call("iommufd_hwpt_set_preserve");
     let Ok(token) = u32::try_from(token) else { return EINVAL };
     let ictx = iommufd_ctx_from_fd(t, files, fd).await;
     if let Some(errno) = ictx.errno() {
@@ -104,7 +104,7 @@ async fn iommufd_count_hwpts(t: &Task, ictx: Ptr<IommufdCtx>) -> (Errno, u32) {
 
 /// `iommufd_save_ioas()` check: each area must be backed by a file that cannot change its size any more and that this session keeps.
 async fn check_areas(t: &Task, session: Ptr<Session>, iopt: Ptr<IoPagetable>) -> Errno {
-    t.call("iopt_check_liveupdate_areas");
+    let _in = t.call("iopt_check_liveupdate_areas");
     const SEALS: u32 = F_SEAL_SEAL | F_SEAL_GROW | F_SEAL_SHRINK;
     t.down_read(iopt.at(IoPagetable::IOVA_RWSEM)).await;
     let rc = 'out_unlock: {
@@ -120,7 +120,7 @@ async fn check_areas(t: &Task, session: Ptr<Session>, iopt: Ptr<IoPagetable>) ->
             }
             let file = t.read(pages.at(IoptPages::FILE)).await;
             let (rc, _token) = liveupdate_get_token_outgoing(t, session, file).await;
-            t.call("iopt_check_liveupdate_areas");
+            let _in = t.call("iopt_check_liveupdate_areas");
             if rc != 0 {
                 break 'out_unlock rc;
             }
@@ -134,7 +134,7 @@ async fn check_areas(t: &Task, session: Ptr<Session>, iopt: Ptr<IoPagetable>) ->
 
 /// `iommufd_save_hwpt()`: address space, then domain, then the entry. A second HWPT of an immutable address space skips the check.
 async fn iommufd_save_hwpt(t: &Task, session: Ptr<Session>, hwpt: Ptr<HwptPaging>, entry: Ptr<HwptSer>) -> Errno {
-    t.call("iommufd_save_hwpt");
+    let _in = t.call("iommufd_save_hwpt");
     let ioas = t.read(hwpt.at(HwptPaging::IOAS)).await;
     let iopt = ioas.at(Ioas::IOPT);
     // All writers hold the liveupdate_mutex of this context.
@@ -165,7 +165,7 @@ async fn iommufd_save_hwpt(t: &Task, session: Ptr<Session>, hwpt: Ptr<HwptPaging
 /// Undoes the second pass of preserve: domain, address space, hold, one HWPT after the other. When two HWPTs share an address space
 /// it becomes mutable with the first of them (R4). Series v1 stores to all address spaces of the context afterwards.
 async fn iommufd_unpreserve_hwpts(t: &Task, ictx: Ptr<IommufdCtx>) {
-    t.call("iommufd_unpreserve_hwpts");
+    let _in = t.call("iommufd_unpreserve_hwpts");
     let mut id = 1;
     loop {
         t.spin_lock(ictx.at(IommufdCtx::XA_LOCK)).await;
@@ -214,7 +214,7 @@ async fn iommufd_unpreserve_hwpts(t: &Task, ictx: Ptr<IommufdCtx>) {
 
 /// `iommufd_liveupdate_preserve()`.
 pub async fn iommufd_liveupdate_preserve(t: &Task, args: &mut FileOpArgs) -> Errno {
-    t.call("iommufd_liveupdate_preserve");
+    let _in = t.call("iommufd_liveupdate_preserve");
     let ictx = iommufd_ctx(t, args.file).await;
     t.mutex_lock(ictx.at(IommufdCtx::LIVEUPDATE_MUTEX)).await;
     let mut rc;
@@ -284,7 +284,7 @@ pub async fn iommufd_liveupdate_preserve(t: &Task, args: &mut FileOpArgs) -> Err
 
 /// `iommufd_liveupdate_unpreserve()`.
 pub async fn iommufd_liveupdate_unpreserve(t: &Task, args: &mut FileOpArgs) {
-    t.call("iommufd_liveupdate_unpreserve");
+    let _in = t.call("iommufd_liveupdate_unpreserve");
     let ictx = iommufd_ctx(t, args.file).await;
     t.mutex_lock(ictx.at(IommufdCtx::LIVEUPDATE_MUTEX)).await;
     iommufd_unpreserve_hwpts(t, ictx).await;
@@ -294,19 +294,19 @@ pub async fn iommufd_liveupdate_unpreserve(t: &Task, args: &mut FileOpArgs) {
 
 /// `iommufd_liveupdate_retrieve()`: not supported in phase 1.
 pub async fn iommufd_liveupdate_retrieve(t: &Task, args: &mut FileOpArgs) -> Errno {
-    t.call("iommufd_liveupdate_retrieve");
+    let _in = t.call("iommufd_liveupdate_retrieve");
     if t.k.rev.reclaim { reclaim::iommufd_liveupdate_retrieve(t, args).await } else { EOPNOTSUPP }
 }
 
 /// `iommufd_liveupdate_can_finish()`: never in phase 1.
 pub async fn iommufd_liveupdate_can_finish(t: &Task, args: &mut FileOpArgs) -> bool {
-    t.call("iommufd_liveupdate_can_finish");
+    let _in = t.call("iommufd_liveupdate_can_finish");
     t.k.rev.reclaim && reclaim::iommufd_liveupdate_can_finish(t, args).await
 }
 
 /// `iommufd_liveupdate_finish()`: empty in phase 1.
 pub async fn iommufd_liveupdate_finish(t: &Task, args: &mut FileOpArgs) {
-    t.call("iommufd_liveupdate_finish");
+    let _in = t.call("iommufd_liveupdate_finish");
     if t.k.rev.reclaim {
         reclaim::iommufd_liveupdate_finish(t, args).await;
     }

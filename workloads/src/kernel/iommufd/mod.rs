@@ -75,7 +75,7 @@ impl IommufdCtx {
 
 /// `iommufd_fops_open()`, main.c, as an anonymous file: the context and its file. ERR pointer on failure.
 pub async fn iommufd_fops_open(t: &Task) -> Ptr<File> {
-    t.call("iommufd_fops_open");
+    let _in = t.call("iommufd_fops_open");
     let ictx: Ptr<IommufdCtx> = kzalloc(t, IommufdCtx::BYTES, Gfp::Kernel, tag::IOMMUFD_CTX).await;
     if ictx.is_null() {
         return Ptr::err(-ENOMEM);
@@ -108,7 +108,7 @@ pub async fn sys_iommufd_open(t: &Task, files: Ptr<Files>) -> i32 {
 
 /// `iommufd_fops_release()`, main.c: the last reference to the file is gone.
 pub async fn iommufd_fops_release(t: &Task, filp: Ptr<File>) {
-    t.call("iommufd_fops_release");
+    let _in = t.call("iommufd_fops_release");
     let ictx = iommufd_ctx(t, filp).await;
     object::iommufd_object_destroy_all(t, ictx).await;
     kfree(t, ictx).await;
@@ -142,7 +142,7 @@ pub async fn iommufd_ctx_put(t: &Task, ictx: Ptr<IommufdCtx>) {
 
 /// `IOMMU_DESTROY`, main.c `iommufd_destroy()`.
 pub async fn iommufd_destroy(t: &Task, files: Ptr<Files>, fd: i32, id: i32) -> Errno {
-    t.call("iommufd_destroy");
+    let _in = t.call("iommufd_destroy");
     let ictx = iommufd_ctx_from_fd(t, files, fd).await;
     if let Some(errno) = ictx.errno() {
         return -errno;

@@ -282,7 +282,7 @@ async fn iommufd_object_dec_wait(t: &Task, ictx: Ptr<IommufdCtx>, obj: Ptr<Objec
 /// `iommufd_object_remove()`, main.c. `to_destroy` is NULL for the ioctl; else the caller's own `users` hold goes with it, and the
 /// short-term holders are waited for (`REMOVE_WAIT`).
 pub async fn iommufd_object_remove(t: &Task, ictx: Ptr<IommufdCtx>, to_destroy: Ptr<Object>, id: u32) -> Errno {
-    t.call("iommufd_object_remove");
+    let _in = t.call("iommufd_object_remove");
     let mut zerod_wait_cnt = false;
     if !to_destroy.is_null() {
         iommufd_object_dec_wait(t, ictx, to_destroy).await;

@@ -156,7 +156,7 @@ async fn iopt_area_unpin_domain(t: &Task, area: Ptr<IoptArea>, pages: Ptr<IoptPa
 
 /// `__iopt_area_unfill_domain()`: pages up to `last_index` leave the domain; those that no other domain stores are unpinned.
 async fn __iopt_area_unfill_domain(t: &Task, area: Ptr<IoptArea>, pages: Ptr<IoptPages>, domain: Ptr<Domain>, last_index: u64) {
-    t.call("__iopt_area_unfill_domain");
+    let _in = t.call("__iopt_area_unfill_domain");
     if t.read(area.at(IoptArea::IN_DOMAINS_ITREE)).await != 0 {
         iopt_area_unmap_domain_range(t, area, domain, 0, last_index).await;
     } else {
@@ -180,7 +180,7 @@ pub async fn iopt_area_unfill_domain(t: &Task, area: Ptr<IoptArea>, pages: Ptr<I
 
 /// `iopt_area_fill_domain()`: a new domain gets one area. The caller holds the pages mutex.
 pub async fn iopt_area_fill_domain(t: &Task, area: Ptr<IoptArea>, pages: Ptr<IoptPages>, domain: Ptr<Domain>) -> Errno {
-    t.call("iopt_area_fill_domain");
+    let _in = t.call("iopt_area_fill_domain");
     let last = iopt_area_last_index(t, area).await;
     let mut pfns = pfn_reader_init(t, area, pages, last).await;
     let mut rc = pfn_reader_next(t, &mut pfns).await;
@@ -215,7 +215,7 @@ pub async fn iopt_area_fill_domain(t: &Task, area: Ptr<IoptArea>, pages: Ptr<Iop
 
 /// `iopt_area_fill_domains()`: a new area goes into all domains; nothing is pinned while there is none.
 pub async fn iopt_area_fill_domains(t: &Task, area: Ptr<IoptArea>, pages: Ptr<IoptPages>) -> Errno {
-    t.call("iopt_area_fill_domains");
+    let _in = t.call("iopt_area_fill_domains");
     let iopt = t.read(area.at(IoptArea::IOPT)).await;
     if t.read(iopt.at(IoPagetable::NEXT_DOMAIN_ID)).await == 0 {
         return 0;
@@ -283,7 +283,7 @@ pub async fn iopt_area_fill_domains(t: &Task, area: Ptr<IoptArea>, pages: Ptr<Io
 
 /// `iopt_area_unfill_domains()`: an area leaves all domains, then its pages are unpinned.
 pub async fn iopt_area_unfill_domains(t: &Task, area: Ptr<IoptArea>, pages: Ptr<IoptPages>) {
-    t.call("iopt_area_unfill_domains");
+    let _in = t.call("iopt_area_unfill_domains");
     let iopt = t.read(area.at(IoptArea::IOPT)).await;
     t.mutex_lock(pages.at(IoptPages::MUTEX)).await;
     let storage = t.read(area.at(IoptArea::STORAGE_DOMAIN)).await;

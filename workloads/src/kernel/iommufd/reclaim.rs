@@ -92,7 +92,7 @@ async fn get_wrapper(t: &Task, ictx: Ptr<IommufdCtx>, domain: Ptr<Domain>) -> Pt
 
 /// Ioctl of a retrieved context: wraps the restored domain of `token`, once. The id or an error.
 pub async fn iommufd_hwpt_restore(t: &Task, files: Ptr<Files>, fd: i32, token: u64) -> i32 {
-    t.call("iommufd_hwpt_restore");
+    let _in = t.call("iommufd_hwpt_restore");
     let ictx = iommufd_ctx_from_fd(t, files, fd).await;
     if let Some(errno) = ictx.errno() {
         return -errno;
@@ -139,7 +139,7 @@ pub async fn iommufd_hwpt_restore(t: &Task, files: Ptr<Files>, fd: i32, token: u
 /// Bind of an incoming device: only the context retrieved with the device's domain gets it, without touching the translation, and
 /// only after its HWPT was restored. Returns the wrapper, with a user for the attachment.
 pub async fn iommufd_device_claim_restored(t: &Task, ictx: Ptr<IommufdCtx>, dev: Bdf, token: u64) -> (Errno, Ptr<HwptPaging>) {
-    t.call("iommufd_device_claim_restored");
+    let _in = t.call("iommufd_device_claim_restored");
     let mut hwpt = Ptr::NULL;
     t.mutex_lock(ictx.at(IommufdCtx::LIVEUPDATE_MUTEX)).await;
     let rc = 'out_unlock: {

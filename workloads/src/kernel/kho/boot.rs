@@ -39,7 +39,7 @@ async fn kho_reserve_scratch(t: &Task, start: Pa, bytes: u64) {
 
 /// Early boot allocations, from memblock.
 async fn setup_per_cpu_areas(t: &Task) {
-    t.call("setup_per_cpu_areas");
+    let _in = t.call("setup_per_cpu_areas");
     for _ in 0..EARLY_PAGES {
         memblock_alloc::<u64>(t, 0, tag::OTHER).await;
     }
@@ -48,7 +48,7 @@ async fn setup_per_cpu_areas(t: &Task) {
 /// `kho_memory_init()` with the boot code around it, behind [`mm_init`](super::super::mm::mm_init): from the jump until all memory
 /// that nobody preserved is free. Does nothing without hand-over.
 pub async fn kho_memory_init(t: &Task) {
-    t.call("kho_memory_init");
+    let _in = t.call("kho_memory_init");
     let Some(args) = t.k.handover else { return };
     t.machine.set_scratch_only(true);
     t.write(t.sym(SECTION, Kho::ENABLE), 1).await;
@@ -67,7 +67,7 @@ pub async fn kho_memory_init(t: &Task) {
 
 /// `kho_populate()`: checks the root FDT. A tree of another generation is ignored as a whole: the kernel boots as if cold.
 async fn kho_populate(t: &Task, args: HandoverArgs) -> Ptr<KhoRadixNode> {
-    t.call("kho_populate");
+    let _in = t.call("kho_populate");
     t.write(t.sym(SECTION, Kho::IN_FDT), 0).await;
     let Some(reader) = FdtReader::open(t, Ptr::<Fdt>::from_pa(args.fdt)).await else { return Ptr::NULL };
     let Some(root) = reader.root(t).await else { return Ptr::NULL };
@@ -81,7 +81,7 @@ async fn kho_populate(t: &Task, args: HandoverArgs) -> Ptr<KhoRadixNode> {
 
 /// `kho_mem_deserialize()`: reserves each record of the tracker.
 async fn kho_mem_deserialize(t: &Task, tracker: Ptr<KhoRadixNode>) {
-    t.call("kho_mem_deserialize");
+    let _in = t.call("kho_mem_deserialize");
     let bound = t.machine.memory().frames.len() as u64 * RECORDS_PER_FRAME;
     let mut walk = KhoRadixWalk::new(tracker, bound);
     while let Some((pa, order)) = walk.next(t).await {
@@ -110,7 +110,7 @@ async fn kho_preserved_memory_reserve(t: &Task, pa: Pa, order: u8) {
 
 /// `kho_init()`: tracker root and root FDT for the next hand-over. On failure KHO stays off.
 pub async fn kho_init(t: &Task) -> Errno {
-    t.call("kho_init");
+    let _in = t.call("kho_init");
     let tree_lock = t.sym(SECTION, Kho::RADIX_LOCK);
     let out_lock = t.sym(SECTION, Kho::OUT_LOCK);
     t.init_lock(tree_lock).await;

@@ -325,7 +325,7 @@ pub(super) async fn kho_out_fdt_setup(t: &Task, fdt: Ptr<Fdt>, tracker: Pa) -> E
 /// `kho_add_subtree()`: names a blob of `bytes` bytes at `pa`. -EEXIST for a name in use, -ENOMEM when the page is full. The blob's
 /// own pages are the caller's to preserve.
 pub async fn kho_add_subtree(t: &Task, name: &'static str, pa: Pa, bytes: u64) -> Errno {
-    t.call("kho_add_subtree");
+    let _in = t.call("kho_add_subtree");
     if !super::kho_is_enabled(t).await {
         return EOPNOTSUPP;
     }
@@ -361,7 +361,7 @@ async fn child(t: &Task, fdt: Ptr<Fdt>, name: &str) -> Option<FdtNode> {
 
 /// `kho_remove_subtree()`: takes out the subtree whose blob is at `pa`, if there is one.
 pub async fn kho_remove_subtree(t: &Task, pa: Pa) {
-    t.call("kho_remove_subtree");
+    let _in = t.call("kho_remove_subtree");
     if !super::kho_is_enabled(t).await {
         return;
     }
@@ -406,7 +406,7 @@ async fn subtree_of(t: &Task, reader: &FdtReader, pa: Pa) -> Option<(u64, u64)> 
 /// `kho_retrieve_subtree()`: the blob that the previous kernel added under `name`. -ENOENT without hand-over or child, -EINVAL
 /// when a property is malformed.
 pub async fn kho_retrieve_subtree(t: &Task, name: &'static str) -> (Errno, Pa, u64) {
-    t.call("kho_retrieve_subtree");
+    let _in = t.call("kho_retrieve_subtree");
     let fdt = t.read(t.sym(SECTION, Kho::IN_FDT)).await;
     if fdt == 0 {
         return (ENOENT, Pa(0), 0);

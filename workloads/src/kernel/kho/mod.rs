@@ -71,7 +71,7 @@ pub async fn kho_is_enabled(t: &Task) -> bool {
 
 /// What `kho_fill_kimage()` attaches to an image: the address of the root FDT, 0 while KHO is off.
 pub async fn kho_fdt_pa(t: &Task) -> Pa {
-    t.call("kho_fill_kimage");
+    let _in = t.call("kho_fill_kimage");
     if !kho_is_enabled(t).await {
         return Pa(0);
     }
@@ -95,7 +95,7 @@ async fn del(t: &Task, pa: Pa, order: u8, owner: u64) {
 
 /// `kho_preserve_folio()`: the folio, at its order, is left alone by the next kernel.
 pub async fn kho_preserve_folio(t: &Task, page: Ptr<Page>, owner: u64) -> Errno {
-    t.call("kho_preserve_folio");
+    let _in = t.call("kho_preserve_folio");
     let order = folio_order(t, page).await;
     if t.warn_on(folio_in_scratch(t, page, order), "kho_preserve_folio: scratch") {
         return EINVAL;
@@ -105,7 +105,7 @@ pub async fn kho_preserve_folio(t: &Task, page: Ptr<Page>, owner: u64) -> Errno 
 
 /// `kho_unpreserve_folio()`: the folio must still exist with the order it was preserved at.
 pub async fn kho_unpreserve_folio(t: &Task, page: Ptr<Page>, owner: u64) {
-    t.call("kho_unpreserve_folio");
+    let _in = t.call("kho_unpreserve_folio");
     let mut order = folio_order(t, page).await;
     if t.k.has(Defect::UnpreserveWrongOrder) {
         order += 1;
@@ -123,7 +123,7 @@ const fn block_order(pfn: u64, nr_pages: u64) -> u8 {
 
 /// `kho_preserve_pages()`: splits `[page, page + nr_pages)` into naturally aligned blocks and adds each; on an error removes those.
 pub async fn kho_preserve_pages(t: &Task, page: Ptr<Page>, nr_pages: u64, owner: u64) -> Errno {
-    t.call("kho_preserve_pages");
+    let _in = t.call("kho_preserve_pages");
     let start = page_to_pfn(t, page).0;
     let end = start + nr_pages;
     let scratch = (start..end).any(|pfn| t.machine.memory().frames.get(pfn as usize).is_some_and(|frame| frame.scratch));
@@ -148,7 +148,7 @@ pub async fn kho_preserve_pages(t: &Task, page: Ptr<Page>, nr_pages: u64, owner:
 
 /// `kho_unpreserve_pages()`: takes what was given to [`kho_preserve_pages`].
 pub async fn kho_unpreserve_pages(t: &Task, page: Ptr<Page>, nr_pages: u64, owner: u64) {
-    t.call("kho_unpreserve_pages");
+    let _in = t.call("kho_unpreserve_pages");
     let start = page_to_pfn(t, page).0;
     unpreserve_range(t, start, start + nr_pages, owner).await;
 }
@@ -165,7 +165,7 @@ async fn unpreserve_range(t: &Task, start: u64, end: u64, owner: u64) {
 
 /// `kho_alloc_preserve()`: zeroed, preserved memory, or an error pointer; never NULL.
 pub async fn kho_alloc_preserve<T>(t: &Task, bytes: u64, tag: Tag) -> Ptr<T> {
-    t.call("kho_alloc_preserve");
+    let _in = t.call("kho_alloc_preserve");
     if bytes == 0 {
         return Ptr::err(-EINVAL);
     }
@@ -188,7 +188,7 @@ pub async fn kho_alloc_preserve<T>(t: &Task, bytes: u64, tag: Tag) -> Ptr<T> {
 
 /// `kho_unpreserve_free()`: undoes [`kho_alloc_preserve`] in the same kernel; NULL does nothing.
 pub async fn kho_unpreserve_free<T>(t: &Task, at: Ptr<T>) {
-    t.call("kho_unpreserve_free");
+    let _in = t.call("kho_unpreserve_free");
     if at.is_null() {
         return;
     }
@@ -201,7 +201,7 @@ pub async fn kho_unpreserve_free<T>(t: &Task, at: Ptr<T>) {
 
 /// `kho_restore_free()`: frees memory of [`kho_alloc_preserve`] in the next kernel; NULL does nothing.
 pub async fn kho_restore_free<T>(t: &Task, at: Ptr<T>) {
-    t.call("kho_restore_free");
+    let _in = t.call("kho_restore_free");
     if at.is_null() {
         return;
     }
@@ -214,13 +214,13 @@ pub async fn kho_restore_free<T>(t: &Task, at: Ptr<T>) {
 
 /// `kho_restore_folio()`: the preserved folio at `pa` becomes ordinary memory with one reference; NULL when there is none.
 pub async fn kho_restore_folio(t: &Task, pa: Pa) -> Ptr<Page> {
-    t.call("kho_restore_folio");
+    let _in = t.call("kho_restore_folio");
     kho_restore_page(t, pa, true).await
 }
 
 /// `kho_restore_pages()`: a range preserved by [`kho_preserve_pages`], as single pages; NULL at the first that fails.
 pub async fn kho_restore_pages(t: &Task, pa: Pa, nr_pages: u64) -> Ptr<Page> {
-    t.call("kho_restore_pages");
+    let _in = t.call("kho_restore_pages");
     let start = pa.pfn().0;
     let end = start.saturating_add(nr_pages);
     let mut pfn = start;

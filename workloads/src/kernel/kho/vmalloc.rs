@@ -133,7 +133,7 @@ async fn new_vmalloc_chunk(t: &Task, cur: Ptr<Chunk>) -> Ptr<Chunk> {
 
 /// `kho_preserve_vmalloc()`: preserves blocks and chunks and fills `desc`; an error undoes all of it.
 pub async fn kho_preserve_vmalloc(t: &Task, area: Ptr<VmStruct>, desc: Ptr<KhoVmalloc>) -> Errno {
-    t.call("kho_preserve_vmalloc");
+    let _in = t.call("kho_preserve_vmalloc");
     if area.is_null() {
         return EINVAL;
     }
@@ -175,7 +175,7 @@ pub async fn kho_preserve_vmalloc(t: &Task, area: Ptr<VmStruct>, desc: Ptr<KhoVm
 
 /// `kho_unpreserve_vmalloc()`: unpreserves each block and chunk and frees the chunks; the area stays.
 pub async fn kho_unpreserve_vmalloc(t: &Task, desc: Ptr<KhoVmalloc>) {
-    t.call("kho_unpreserve_vmalloc");
+    let _in = t.call("kho_unpreserve_vmalloc");
     let mut at = t.read(desc.at(KhoVmalloc::FIRST)).await;
     while at != 0 {
         let chunk = Ptr::<Chunk>::from_pa(Pa(at));
@@ -195,7 +195,7 @@ pub async fn kho_unpreserve_vmalloc(t: &Task, desc: Ptr<KhoVmalloc>) {
 /// `kho_restore_vmalloc()`: a new area over the restored blocks; the chunks are freed. NULL on failure: what was restored by
 /// then is lost, as in the kernel.
 pub async fn kho_restore_vmalloc(t: &Task, desc: Ptr<KhoVmalloc>) -> Ptr<VmStruct> {
-    t.call("kho_restore_vmalloc");
+    let _in = t.call("kho_restore_vmalloc");
     let total = u64::from(t.read(desc.at(KhoVmalloc::TOTAL_PAGES)).await);
     let flags = t.read(desc.at(KhoVmalloc::FLAGS)).await;
     let order = t.read(desc.at(KhoVmalloc::ORDER)).await;

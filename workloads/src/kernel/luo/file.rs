@@ -211,7 +211,7 @@ async fn luo_find_handler(t: &Task, session: Ptr<Session>, file: Ptr<File>) -> O
 
 /// `luo_preserve_file()`, luo_file.c.
 pub(super) async fn luo_preserve_file(t: &Task, session: Ptr<Session>, files: Ptr<Files>, token: u64, fd: i32) -> Errno {
-    t.call("luo_preserve_file");
+    let _in = t.call("luo_preserve_file");
     let set = set_of(session);
     if !luo_file_by_token(t, set, token).await.is_null() {
         return EEXIST;
@@ -285,7 +285,7 @@ pub(super) async fn luo_preserve_file(t: &Task, session: Ptr<Session>, files: Pt
 
 /// `luo_file_unpreserve_files()`: gives all files of a session up, the last one first.
 pub(super) async fn luo_file_unpreserve_files(t: &Task, session: Ptr<Session>) {
-    t.call("luo_file_unpreserve_files");
+    let _in = t.call("luo_file_unpreserve_files");
     let set = set_of(session);
     let head = set.at(FileSet::FILES_LIST);
     loop {
@@ -337,7 +337,7 @@ async fn luo_file_unfreeze_one(t: &Task, session: Ptr<Session>, luo_file: Ptr<Lu
 
 /// `luo_file_freeze()`: freezes each file in order and writes its entry. The file that fails gets no unfreeze.
 pub(super) async fn luo_file_freeze(t: &Task, session: Ptr<Session>, ser: Ptr<FileSetSer>) -> Errno {
-    t.call("luo_file_freeze");
+    let _in = t.call("luo_file_freeze");
     let set = set_of(session);
     let count = t.read(set.at(FileSet::COUNT)).await;
     if count == 0 {
@@ -415,7 +415,7 @@ pub(super) async fn luo_file_unfreeze(t: &Task, session: Ptr<Session>, ser: Ptr<
 
 /// `luo_retrieve_file()`: the file of a token, with a reference for the caller. An error of the handler is kept for ever.
 pub(super) async fn luo_retrieve_file(t: &Task, session: Ptr<Session>, token: u64) -> (Errno, Ptr<File>) {
-    t.call("luo_retrieve_file");
+    let _in = t.call("luo_retrieve_file");
     let luo_file = luo_file_by_token(t, set_of(session), token).await;
     if luo_file.is_null() {
         return (ENOENT, Ptr::NULL);
@@ -450,7 +450,7 @@ pub(super) async fn luo_retrieve_file(t: &Task, session: Ptr<Session>, token: u6
 
 /// `luo_file_finish()`: -EBUSY, and nothing done, while some file cannot finish; else all files, the last one first.
 pub(super) async fn luo_file_finish(t: &Task, session: Ptr<Session>) -> Errno {
-    t.call("luo_file_finish");
+    let _in = t.call("luo_file_finish");
     let set = set_of(session);
     let head = set.at(FileSet::FILES_LIST);
     let mut at = list::first(t, head).await;
@@ -499,7 +499,7 @@ pub(super) async fn luo_file_finish(t: &Task, session: Ptr<Session>) -> Errno {
 
 /// `luo_file_deserialize()`: a `luo_file` without file for each entry. On an error what is there stays, and stays reserved.
 pub(super) async fn luo_file_deserialize(t: &Task, session: Ptr<Session>, ser: Ptr<FileSetSer>) -> Errno {
-    t.call("luo_file_deserialize");
+    let _in = t.call("luo_file_deserialize");
     let set = set_of(session);
     let pa = t.read(ser.at(FileSetSer::FILES)).await;
     let count = t.read(ser.at(FileSetSer::COUNT)).await;
@@ -574,7 +574,7 @@ async fn luo_file_deserialize_one(t: &Task, set: Ptr<FileSet>, entry: Ptr<FileSe
 /// `liveupdate_get_token_outgoing()` (IOMMU series patch 01): the token under which `file` is preserved in `session`, whose mutex the
 /// caller holds; -ENOENT when it is not.
 pub async fn liveupdate_get_token_outgoing(t: &Task, session: Ptr<Session>, file: Ptr<File>) -> (Errno, u64) {
-    t.call("liveupdate_get_token_outgoing");
+    let _in = t.call("liveupdate_get_token_outgoing");
     let head = set_of(session).at(FileSet::FILES_LIST);
     let mut at = list::first(t, head).await;
     while let Some(link) = at {
@@ -589,6 +589,6 @@ pub async fn liveupdate_get_token_outgoing(t: &Task, session: Ptr<Session>, file
 /// `liveupdate_get_file_incoming()` (IOMMU series patch 01): the file of `token` in `session`, whose mutex the caller holds,
 /// retrieved if need be, with a reference.
 pub async fn liveupdate_get_file_incoming(t: &Task, session: Ptr<Session>, token: u64) -> (Errno, Ptr<File>) {
-    t.call("liveupdate_get_file_incoming");
+    let _in = t.call("liveupdate_get_file_incoming");
     luo_retrieve_file(t, session, token).await
 }

@@ -130,7 +130,7 @@ pub(super) async fn luo_flb_file_preserve(t: &Task, handler: HandlerId) -> Errno
 }
 
 async fn luo_flb_file_preserve_one(t: &Task, flb: FlbId) -> Errno {
-    t.call("luo_flb_file_preserve_one");
+    let _in = t.call("luo_flb_file_preserve_one");
     let lock = flb.at(t, OUT_LOCK);
     let count = flb.at(t, OUT_COUNT);
     t.mutex_lock(lock).await;
@@ -165,7 +165,7 @@ pub(super) async fn luo_flb_file_unpreserve(t: &Task, handler: HandlerId) {
 
 /// `luo_flb_file_unpreserve_one()`, which the refcounted generation also calls from put_outgoing.
 async fn drop_outgoing(t: &Task, flb: FlbId) {
-    t.call("luo_flb_file_unpreserve_one");
+    let _in = t.call("luo_flb_file_unpreserve_one");
     let lock = flb.at(t, OUT_LOCK);
     let count = flb.at(t, OUT_COUNT);
     t.mutex_lock(lock).await;
@@ -194,7 +194,7 @@ async fn drop_outgoing(t: &Task, flb: FlbId) {
 
 /// `liveupdate_flb_get_outgoing()`: the live object. Bare: perhaps 0, and no reference.
 pub async fn liveupdate_flb_get_outgoing(t: &Task, flb: FlbId) -> (Errno, u64) {
-    t.call("liveupdate_flb_get_outgoing");
+    let _in = t.call("liveupdate_flb_get_outgoing");
     if !liveupdate_enabled(t).await {
         return (EOPNOTSUPP, 0);
     }
@@ -224,7 +224,7 @@ pub async fn liveupdate_flb_put_outgoing(t: &Task, flb: FlbId) {
 /// `luo_flb_retrieve_one()`: finds the FLB's record and calls `retrieve`. The bare generation takes the lock here, the refcounted
 /// one is called with it held.
 async fn luo_flb_retrieve_one(t: &Task, flb: FlbId) -> Errno {
-    t.call("luo_flb_retrieve_one");
+    let _in = t.call("luo_flb_retrieve_one");
     match t.k.rev.flb {
         Flb::Bare => {
             t.mutex_lock(flb.at(t, IN_LOCK)).await;
@@ -291,7 +291,7 @@ async fn luo_flb_retrieve_locked(t: &Task, flb: FlbId) -> Errno {
 /// `liveupdate_flb_get_incoming()`: the object of the previous kernel's data. -ENODATA: nothing was handed over, or all is
 /// finished; -ENOENT: no record of this FLB.
 pub async fn liveupdate_flb_get_incoming(t: &Task, flb: FlbId) -> (Errno, u64) {
-    t.call("liveupdate_flb_get_incoming");
+    let _in = t.call("liveupdate_flb_get_incoming");
     if !liveupdate_enabled(t).await {
         return (EOPNOTSUPP, 0);
     }
@@ -345,7 +345,7 @@ pub(super) async fn luo_flb_file_finish(t: &Task, handler: HandlerId) {
 
 /// `luo_flb_file_finish_one()`, bare. The count is 0 until somebody retrieved: nobody's having asked makes it wrap.
 async fn luo_flb_file_finish_one(t: &Task, flb: FlbId) {
-    t.call("luo_flb_file_finish_one");
+    let _in = t.call("luo_flb_file_finish_one");
     let lock = flb.at(t, IN_LOCK);
     t.mutex_lock(lock).await;
     let count = t.read(flb.at(t, IN_COUNT)).await.wrapping_sub(1);
@@ -393,7 +393,7 @@ async fn finish_locked(t: &Task, flb: FlbId) {
 
 /// `luo_flb_serialize()`: one record for each FLB that files depend on. Reads counts and data without the FLB's mutex.
 pub(super) async fn luo_flb_serialize(t: &Task) {
-    t.call("luo_flb_serialize");
+    let _in = t.call("luo_flb_serialize");
     let header = t.read(t.sym(SECTION, OUT_HEADER)).await;
     let lock = t.sym(super::SECTION, Luo::REGISTER_LOCK);
     t.down_read(lock).await;

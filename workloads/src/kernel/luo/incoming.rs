@@ -24,7 +24,7 @@ use crate::revision;
 
 /// `liveupdate_early_init()`: globals, handlers, and what the previous kernel left.
 pub async fn luo_early_startup(t: &Task) {
-    t.call("luo_early_startup");
+    let _in = t.call("luo_early_startup");
     luo_init_globals(t).await;
     // Runs before kho_init can fail in the kernel: what was handed over is found even when nothing can be handed on.
     if !kho_is_enabled(t).await && t.k.handover.is_none() {
@@ -140,7 +140,7 @@ pub(super) async fn luo_session_deserialize(t: &Task) -> Errno {
     if t.read(t.sym(SECTION, Luo::DESERIALIZED)).await != 0 {
         return t.read(saved).await;
     }
-    t.call("luo_session_deserialize");
+    let _in = t.call("luo_session_deserialize");
     t.write(t.sym(SECTION, Luo::DESERIALIZED), 1).await;
     if t.read(header(t, Luo::INCOMING, SessionHeader::ACTIVE)).await == 0 {
         return 0;

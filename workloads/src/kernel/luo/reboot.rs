@@ -25,7 +25,7 @@ const FILE_SET_AT: u64 = abi::SESSION.fields[1].offset as u64;
 
 /// `liveupdate_reboot()`: called first by `kernel_kexec`; an error refuses the reboot.
 pub async fn liveupdate_reboot(t: &Task) -> Errno {
-    t.call("liveupdate_reboot");
+    let _in = t.call("liveupdate_reboot");
     if !liveupdate_enabled(t).await {
         return 0;
     }
@@ -53,7 +53,7 @@ async fn record(t: &Task, index: u64, it: &mut BlockIterator, reserve: bool) -> 
 
 /// `luo_session_serialize()`.
 async fn luo_session_serialize(t: &Task) -> Errno {
-    t.call("luo_session_serialize");
+    let _in = t.call("luo_session_serialize");
     let rwsem = header(t, Luo::OUTGOING, SessionHeader::RWSEM);
     let head = header(t, Luo::OUTGOING, SessionHeader::LIST);
     let rebooting = header(t, Luo::OUTGOING, SessionHeader::REBOOTING);
@@ -165,7 +165,7 @@ async fn luo_session_unfreeze_one(t: &Task, session: Ptr<Session>, ser: Ptr<u64>
 
 /// `liveupdate_abort_reboot()` (posted): kexec failed after everything was serialised; all sessions are usable again.
 pub async fn liveupdate_abort_reboot(t: &Task) {
-    t.call("liveupdate_abort_reboot");
+    let _in = t.call("liveupdate_abort_reboot");
     if !liveupdate_enabled(t).await || t.k.rev.luo == revision::Luo::Unguarded {
         return;
     }

@@ -249,7 +249,7 @@ async fn luo_session_retrieve(t: &Task, name: &Name) -> (Errno, Ptr<File>) {
 
 /// `luo_open()`: /dev/liveupdate has one opener; the first open of a kernel deserialises. An error of that is kept for ever.
 pub async fn luo_open(t: &Task) -> Errno {
-    t.call("luo_open");
+    let _in = t.call("luo_open");
     if !liveupdate_enabled(t).await {
         return EOPNOTSUPP;
     }
@@ -302,7 +302,7 @@ async fn luo_install(t: &Task, files: Ptr<Files>, fd: i32, err: Errno, file: Ptr
 
 /// `LIVEUPDATE_IOCTL_CREATE_SESSION`: a new outgoing session; its descriptor.
 pub async fn luo_ioctl_create_session(t: &Task, files: Ptr<Files>, name: u64) -> i32 {
-    t.call("luo_ioctl_create_session");
+    let _in = t.call("luo_ioctl_create_session");
     let err = luo_device(t).await;
     if err != 0 {
         return err;
@@ -317,7 +317,7 @@ pub async fn luo_ioctl_create_session(t: &Task, files: Ptr<Files>, name: u64) ->
 
 /// `LIVEUPDATE_IOCTL_RETRIEVE_SESSION`: an incoming session; its descriptor.
 pub async fn luo_ioctl_retrieve_session(t: &Task, files: Ptr<Files>, name: u64) -> i32 {
-    t.call("luo_ioctl_retrieve_session");
+    let _in = t.call("luo_ioctl_retrieve_session");
     let err = luo_device(t).await;
     if err != 0 {
         return err;
@@ -332,7 +332,7 @@ pub async fn luo_ioctl_retrieve_session(t: &Task, files: Ptr<Files>, name: u64) 
 
 /// `LIVEUPDATE_SESSION_PRESERVE_FD`. When only the reply cannot be copied the file stays preserved.
 pub async fn luo_session_preserve_fd(t: &Task, files: Ptr<Files>, session_fd: i32, fd: i32, token: u64) -> Errno {
-    t.call("luo_session_preserve_fd");
+    let _in = t.call("luo_session_preserve_fd");
     let session_file = fget_kind(t, files, session_fd, FileKind::LuoSession).await;
     if session_file.is_null() {
         return EBADF;
@@ -365,7 +365,7 @@ pub async fn luo_session_preserve_fd(t: &Task, files: Ptr<Files>, session_fd: i3
 
 /// `LIVEUPDATE_SESSION_RETRIEVE_FD`: a descriptor of the file of `token`.
 pub async fn luo_session_retrieve_fd(t: &Task, files: Ptr<Files>, session_fd: i32, token: u64) -> i32 {
-    t.call("luo_session_retrieve_fd");
+    let _in = t.call("luo_session_retrieve_fd");
     let session_file = fget_kind(t, files, session_fd, FileKind::LuoSession).await;
     if session_file.is_null() {
         return EBADF;
@@ -395,7 +395,7 @@ async fn luo_session_finish_one(t: &Task, session: Ptr<Session>) -> Errno {
 
 /// `LIVEUPDATE_SESSION_FINISH`.
 pub async fn luo_session_finish(t: &Task, files: Ptr<Files>, session_fd: i32) -> Errno {
-    t.call("luo_session_finish");
+    let _in = t.call("luo_session_finish");
     let session_file = fget_kind(t, files, session_fd, FileKind::LuoSession).await;
     if session_file.is_null() {
         return EBADF;
@@ -414,7 +414,7 @@ pub async fn luo_session_finish(t: &Task, files: Ptr<Files>, session_fd: i32) ->
 /// `luo_session_release()`: the last close. An incoming session is finished, and stays for ever when that is refused; an outgoing
 /// one is given up.
 pub(crate) async fn luo_session_release(t: &Task, file: Ptr<File>) {
-    t.call("luo_session_release");
+    let _in = t.call("luo_session_release");
     let session = session_of(t, file).await;
     if t.read(session.at(Session::RETRIEVED)).await != 0 {
         if luo_session_finish_one(t, session).await != 0 {

@@ -17,7 +17,7 @@ use crate::tag;
 
 /// `luo_late_startup()`.
 pub async fn luo_late_startup(t: &Task) -> Errno {
-    t.call("luo_late_startup");
+    let _in = t.call("luo_late_startup");
     if !liveupdate_enabled(t).await {
         return 0;
     }

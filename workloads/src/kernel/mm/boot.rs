@@ -54,7 +54,7 @@ pub async fn mm_init(t: &Task) {
 
 /// `memmap_init()`, mm/mm_init.c: every descriptor gets count 1, as reserved pages have it.
 pub async fn memmap_init(t: &Task) {
-    t.call("memmap_init");
+    let _in = t.call("memmap_init");
     let nr_frames = t.machine.memory().frames.len() as u64;
     let mut pfn = 0;
     while pfn < nr_frames {
@@ -84,7 +84,7 @@ pub async fn memblock_alloc<T>(t: &Task, order: u8, tag: Tag) -> Ptr<T> {
 
 /// `memblock_free_all()`: everything that nobody reserved becomes free, in one step.
 pub async fn memblock_free_all(t: &Task) {
-    t.call("memblock_free_all");
+    let _in = t.call("memblock_free_all");
     t.step(Op::new(OpKind::Free, Object::free_list(0), 0)).await;
     t.machine.with_memory(|memory| {
         let kept = kept(t, memory);

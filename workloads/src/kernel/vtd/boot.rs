@@ -24,7 +24,7 @@ use crate::tag;
 
 /// `intel_iommu_init()`. Without units that work, devices are left without IOMMU support.
 pub async fn intel_iommu_init(t: &Task) {
-    t.call("intel_iommu_init");
+    let _in = t.call("intel_iommu_init");
     let nr_units = t.k.topo.units.len() as u16;
     for unit in 0..nr_units {
         alloc_iommu(t, iommu_of(t, unit)).await;
@@ -67,7 +67,7 @@ async fn alloc_iommu(t: &Task, iommu: Ptr<IntelIommu>) {
 
 /// `init_dmars()`.
 async fn init_dmars(t: &Task, nr_units: u16) -> Errno {
-    t.call("init_dmars");
+    let _in = t.call("init_dmars");
     for unit in 0..nr_units {
         let iommu = iommu_of(t, unit);
         intel_iommu_init_qi(t, iommu).await;
@@ -87,7 +87,7 @@ async fn init_dmars(t: &Task, nr_units: u16) -> Errno {
 
 /// `intel_iommu_init_qi()`: a queue left on by the previous kernel is switched off first. Without memory the registers serve.
 async fn intel_iommu_init_qi(t: &Task, iommu: Ptr<IntelIommu>) {
-    t.call("intel_iommu_init_qi");
+    let _in = t.call("intel_iommu_init_qi");
     qi::dmar_disable_qi(t, iommu).await;
     qi::dmar_enable_qi(t, iommu).await;
 }
@@ -122,7 +122,7 @@ async fn init_root(t: &Task, iommu: Ptr<IntelIommu>) -> Errno {
 
 /// `disable_dmar_iommu()`, `free_dmar_iommu()` on the error path of [`init_dmars`].
 async fn disable_dmar_iommu(t: &Task, iommu: Ptr<IntelIommu>) {
-    t.call("disable_dmar_iommu");
+    let _in = t.call("disable_dmar_iommu");
     if gsts(t, iommu).await.translation_enable() {
         iommu_disable_translation(t, iommu, true).await;
     }

@@ -36,7 +36,7 @@ async fn find_tag(t: &Task, domain: Ptr<Domain>, unit: u16, did: u16) -> Ptr<Cac
 
 /// `cache_tag_assign_domain()`: one more user of the tag of the device's unit. -ENOMEM.
 pub(super) async fn cache_tag_assign_domain(t: &Task, domain: Ptr<Domain>, info: Ptr<DevInfo>) -> Errno {
-    t.call("cache_tag_assign_domain");
+    let _in = t.call("cache_tag_assign_domain");
     let unit = t.read(info.at(DevInfo::IOMMU)).await;
     let did = domain_id_iommu(t, domain, unit).await;
     let new: Ptr<CacheTag> = kzalloc(t, CacheTag::BYTES, Gfp::Kernel, tag::CACHE_TAG).await;
@@ -63,7 +63,7 @@ pub(super) async fn cache_tag_assign_domain(t: &Task, domain: Ptr<Domain>, info:
 
 /// `cache_tag_unassign_domain()`.
 pub(super) async fn cache_tag_unassign_domain(t: &Task, domain: Ptr<Domain>, info: Ptr<DevInfo>) {
-    t.call("cache_tag_unassign_domain");
+    let _in = t.call("cache_tag_unassign_domain");
     let unit = t.read(info.at(DevInfo::IOMMU)).await;
     let did = domain_id_iommu(t, domain, unit).await;
     t.spin_lock(domain.at(Domain::CACHE_LOCK)).await;
@@ -89,7 +89,7 @@ const fn aligned_block(start: u64, end: u64) -> (u64, u8) {
 
 /// `cache_tag_flush_range()`: page-selective where the unit can, else the whole domain; `leaf_only` when no table left the tree.
 pub async fn cache_tag_flush_range(t: &Task, domain: Ptr<Domain>, start: u64, end: u64, leaf_only: bool) {
-    t.call("cache_tag_flush_range");
+    let _in = t.call("cache_tag_flush_range");
     let (address, order) = aligned_block(start, end);
     t.spin_lock(domain.at(Domain::CACHE_LOCK)).await;
     let head = domain.at(Domain::CACHE_TAGS);
@@ -112,7 +112,7 @@ pub async fn cache_tag_flush_range(t: &Task, domain: Ptr<Domain>, start: u64, en
 
 /// `intel_iommu_tlb_sync()`: flush and wait, then free the tables that left the tree.
 pub async fn intel_iommu_tlb_sync(t: &Task, domain: Ptr<Domain>, gather: &mut IotlbGather) {
-    t.call("intel_iommu_tlb_sync");
+    let _in = t.call("intel_iommu_tlb_sync");
     let leaf_only = gather.freelist.is_empty();
     if !leaf_only {
         t.mark(Mark::TableFreed);

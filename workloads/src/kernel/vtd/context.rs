@@ -66,7 +66,7 @@ async fn context_words(t: &Task, domain: Ptr<Domain>, did: DomainId) -> (u64, u6
 
 /// `domain_context_mapping()`: an entry that is present already is left as it is, whatever it says.
 pub(super) async fn domain_context_mapping(t: &Task, domain: Ptr<Domain>, info: Ptr<DevInfo>, did: DomainId) -> Errno {
-    t.call("domain_context_mapping_one");
+    let _in = t.call("domain_context_mapping_one");
     let iommu = iommu_of(t, t.read(info.at(DevInfo::IOMMU)).await);
     let dev = Bdf(t.read(info.at(DevInfo::BDF)).await);
     t.spin_lock(iommu.at(IntelIommu::LOCK)).await;
@@ -103,7 +103,7 @@ pub(super) const fn did_of(high: u64) -> DomainId {
 
 /// `domain_context_clear_one()`: P off, caches, then the rest of the entry.
 pub(super) async fn domain_context_clear(t: &Task, info: Ptr<DevInfo>) {
-    t.call("domain_context_clear_one");
+    let _in = t.call("domain_context_clear_one");
     let iommu = iommu_of(t, t.read(info.at(DevInfo::IOMMU)).await);
     let dev = Bdf(t.read(info.at(DevInfo::BDF)).await);
     t.spin_lock(iommu.at(IntelIommu::LOCK)).await;

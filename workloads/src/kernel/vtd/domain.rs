@@ -34,7 +34,7 @@ const FIRST_DID: u16 = 2;
 
 /// `intel_iommu_domain_alloc_paging()`: a second-stage domain for the unit of a device. An error pointer on failure.
 pub async fn intel_iommu_domain_alloc_paging(t: &Task, info: Ptr<DevInfo>) -> Ptr<Domain> {
-    t.call("intel_iommu_domain_alloc_paging");
+    let _in = t.call("intel_iommu_domain_alloc_paging");
     let unit = t.read(info.at(DevInfo::IOMMU)).await;
     let cap = cap(t, iommu_of(t, unit)).await;
     let domain: Ptr<Domain> = kzalloc(t, Domain::BYTES, Gfp::Kernel, tag::DMAR_DOMAIN).await;
@@ -135,7 +135,7 @@ pub async fn domain_id_iommu(t: &Task, domain: Ptr<Domain>, unit: u16) -> u16 {
 
 /// `domain_attach_iommu()`: counts one more device of the unit; the first one brings an id.
 pub(super) async fn domain_attach_iommu(t: &Task, domain: Ptr<Domain>, iommu: Ptr<IntelIommu>) -> Errno {
-    t.call("domain_attach_iommu");
+    let _in = t.call("domain_attach_iommu");
     t.mutex_lock(iommu.at(IntelIommu::DID_LOCK)).await;
     let ret = do_attach_iommu(t, domain, iommu).await;
     t.mutex_unlock(iommu.at(IntelIommu::DID_LOCK)).await;
@@ -175,7 +175,7 @@ async fn publish_domain_info(t: &Task, slot: Ptr<Ptr<DomainInfo>>, info: Ptr<Dom
 /// Attaches a restored domain to a unit: the id is the one in the record of the device (tip: `domain_reattach_iommu`, assumed
 /// name). Tip refuses a domain that is not restored and an id that is not reserved; v2 does not ask.
 async fn domain_reattach_iommu(t: &Task, domain: Ptr<Domain>, iommu: Ptr<IntelIommu>, did: DomainId) -> Errno {
-    t.call("domain_reattach_iommu");
+    let _in = t.call("domain_reattach_iommu");
     match t.k.rev.iommu {
         Iommu::V2 => {}
         Iommu::Tip => {
@@ -210,7 +210,7 @@ async fn domain_reattach_iommu(t: &Task, domain: Ptr<Domain>, iommu: Ptr<IntelIo
 /// `domain_detach_iommu()`: the last device gives the id back. An id that came with a restored domain stays taken (tip), unless
 /// this revision can reclaim and no entry of the unit names it any more (assumed).
 pub(super) async fn domain_detach_iommu(t: &Task, domain: Ptr<Domain>, iommu: Ptr<IntelIommu>) {
-    t.call("domain_detach_iommu");
+    let _in = t.call("domain_detach_iommu");
     t.mutex_lock(iommu.at(IntelIommu::DID_LOCK)).await;
     let slot = iommu_array(t, domain, iommu);
     let info = t.read(slot).await;
@@ -244,7 +244,7 @@ async fn did_is_used(t: &Task, iommu: Ptr<IntelIommu>, did: DomainId) -> bool {
 /// `intel_iommu_attach_device()`: blocks the device, then gives it the domain. After the first step every failure leaves the device
 /// blocked. v2 attaches a restored domain here as well.
 pub async fn intel_iommu_attach_device(t: &Task, domain: Ptr<Domain>, info: Ptr<DevInfo>) -> Errno {
-    t.call("intel_iommu_attach_device");
+    let _in = t.call("intel_iommu_attach_device");
     let dev = t.read(info.at(DevInfo::BDF)).await;
     t.machine.note(verb::DEVICE_CHANGING, [u64::from(dev), domain.value(), 0, 0]);
     device_block_translation(t, info).await;
@@ -315,7 +315,7 @@ pub(super) async fn device_del(t: &Task, domain: Ptr<Domain>, info: Ptr<DevInfo>
 
 /// `blocking_domain_attach_dev()`.
 pub async fn blocking_domain_attach_dev(t: &Task, info: Ptr<DevInfo>) {
-    t.call("blocking_domain_attach_dev");
+    let _in = t.call("blocking_domain_attach_dev");
     let dev = t.read(info.at(DevInfo::BDF)).await;
     t.machine.note(verb::DEVICE_CHANGING, [u64::from(dev), 0, 0, 0]);
     device_block_translation(t, info).await;
@@ -327,7 +327,7 @@ pub async fn device_block_translation(t: &Task, info: Ptr<DevInfo>) {
     if t.read(info.at(DevInfo::DOMAIN_ATTACHED)).await == 0 {
         return;
     }
-    t.call("device_block_translation");
+    let _in = t.call("device_block_translation");
     let domain = t.read(info.at(DevInfo::DOMAIN)).await;
     if !domain.is_null() {
         cache::cache_tag_unassign_domain(t, domain, info).await;
@@ -344,7 +344,7 @@ pub async fn device_block_translation(t: &Task, info: Ptr<DevInfo>) {
 
 /// Tip's `restore_device`: software state only. A failure undoes software state and leaves hardware as it is.
 pub async fn intel_iommu_restore_device(t: &Task, domain: Ptr<Domain>, info: Ptr<DevInfo>) -> Errno {
-    t.call("intel_iommu_restore_device");
+    let _in = t.call("intel_iommu_restore_device");
     let ser = restored_state(t, info).await;
     if ser.is_null() {
         return EINVAL;

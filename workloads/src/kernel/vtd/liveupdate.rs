@@ -35,7 +35,7 @@ pub(super) async fn context_table_is_preserved(t: &Task, hw: Ptr<HwSer>, bus: u8
 
 /// `intel_iommu_preserve()`: the root table.
 pub async fn intel_iommu_preserve(t: &Task, iommu: Ptr<IntelIommu>, hw: Ptr<HwSer>) -> Errno {
-    t.call("intel_iommu_preserve");
+    let _in = t.call("intel_iommu_preserve");
     let hw_abi = &abi(t).hw;
     let root = t.read(iommu.at(IntelIommu::ROOT_ENTRY)).await;
     let ret = iommu_preserve_page(t, root).await;
@@ -51,7 +51,7 @@ pub async fn intel_iommu_preserve(t: &Task, iommu: Ptr<IntelIommu>, hw: Ptr<HwSe
 
 /// `intel_iommu_unpreserve()`: every context table whose bit is set, then the root table.
 pub async fn intel_iommu_unpreserve(t: &Task, iommu: Ptr<IntelIommu>, hw: Ptr<HwSer>) {
-    t.call("intel_iommu_unpreserve");
+    let _in = t.call("intel_iommu_unpreserve");
     let root = t.read(iommu.at(IntelIommu::ROOT_ENTRY)).await;
     for index in 0..CONTEXT_BITMAP_WORDS {
         let word: Ptr<u64> = hw.at(abi(t).hw.context_tables_bitmap).byte_add(u64::from(index) * 8);
@@ -71,7 +71,7 @@ pub async fn intel_iommu_unpreserve(t: &Task, iommu: Ptr<IntelIommu>, hw: Ptr<Hw
 /// `intel_iommu_preserve_device()`: every context table of the unit that is there and not yet preserved; then the id. An error
 /// leaves the tables to the unpreserve of the unit.
 pub async fn intel_iommu_preserve_device(t: &Task, info: Ptr<DevInfo>, device: Ptr<DeviceSer>) -> Errno {
-    t.call("intel_iommu_preserve_device");
+    let _in = t.call("intel_iommu_preserve_device");
     let domain: Ptr<Domain> = t.read(info.at(DevInfo::DOMAIN)).await;
     if domain.is_null() {
         return EINVAL;
@@ -127,14 +127,14 @@ async fn preserve_context_table(t: &Task, hw: Ptr<HwSer>, bus: u8, table: Ptr<u6
 
 /// `intel_iommu_unpreserve_device()`: in legacy mode the unit's tables are all there is.
 pub async fn intel_iommu_unpreserve_device(t: &Task, info: Ptr<DevInfo>, device: Ptr<DeviceSer>) {
-    t.call("intel_iommu_unpreserve_device");
+    let _in = t.call("intel_iommu_unpreserve_device");
     let _ = (info, device);
 }
 
 /// `intel_iommu_liveupdate_restore_root_table()`, patch 08: adopts root and context tables, reserves the ids of preserved devices.
 /// A table that was not handed over is a BUG.
 pub async fn restore_root_table(t: &Task, iommu: Ptr<IntelIommu>, hw: Ptr<HwSer>) {
-    t.call("intel_iommu_liveupdate_restore_root_table");
+    let _in = t.call("intel_iommu_liveupdate_restore_root_table");
     let hw_abi = &abi(t).hw;
     let restored = match hw_abi.restored {
         Some(restored) => t.read(hw.at(restored)).await != 0,

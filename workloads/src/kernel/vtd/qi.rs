@@ -70,7 +70,7 @@ pub enum IotlbFlush {
 
 /// `dmar_enable_qi()`: queue and status words, then `__dmar_enable_qi()`. -ENOMEM leaves the unit on its registers.
 pub async fn dmar_enable_qi(t: &Task, iommu: Ptr<IntelIommu>) -> Errno {
-    t.call("dmar_enable_qi");
+    let _in = t.call("dmar_enable_qi");
     let desc = iommu_alloc_pages(t, Gfp::Atomic, tag::VTD_QUEUE).await;
     if desc.is_null() {
         return ENOMEM;
@@ -100,7 +100,7 @@ pub async fn dmar_enable_qi(t: &Task, iommu: Ptr<IntelIommu>) -> Errno {
 /// `dmar_disable_qi()`: gives hardware time to fetch what is queued, then switches the queue off. The kernel waits up to ten
 /// seconds for the head; here the head always comes, unless the queue stopped at an error.
 pub async fn dmar_disable_qi(t: &Task, iommu: Ptr<IntelIommu>) {
-    t.call("dmar_disable_qi");
+    let _in = t.call("dmar_disable_qi");
     let unit = seq_id(t, iommu);
     t.spin_lock(iommu.at(IntelIommu::REGISTER_LOCK)).await;
     if registers::gsts(t, iommu).await.queue_enable() {
@@ -153,7 +153,7 @@ async fn write_descriptor(t: &Task, desc: Ptr<u64>, slot: u32, descriptor: u128)
 
 /// `qi_submit_sync()` of one descriptor: 0, or -EINVAL when hardware rejected it.
 pub async fn qi_submit_sync(t: &Task, iommu: Ptr<IntelIommu>, descriptor: u128) -> Errno {
-    t.call("qi_submit_sync");
+    let _in = t.call("qi_submit_sync");
     let unit = seq_id(t, iommu);
     let lock = iommu.at(IntelIommu::QI_LOCK);
     let desc = t.read(iommu.at(IntelIommu::QI_DESC)).await;
@@ -281,7 +281,7 @@ pub fn iotlb_descriptor(flush: IotlbFlush, drain_reads: bool, drain_writes: bool
 
 /// `iommu->flush.flush_context`: `qi_flush_context()`, or through the register. The result is dropped.
 pub async fn flush_context(t: &Task, iommu: Ptr<IntelIommu>, flush: ContextFlush) {
-    t.call("flush_context");
+    let _in = t.call("flush_context");
     if !t.read(iommu.at(IntelIommu::QI_DESC)).await.is_null() {
         qi_submit_sync(t, iommu, context_descriptor(flush)).await;
         return;
@@ -297,7 +297,7 @@ pub async fn flush_context(t: &Task, iommu: Ptr<IntelIommu>, flush: ContextFlush
 
 /// `iommu->flush.flush_iotlb`: `qi_flush_iotlb()`, or through the register. The result is dropped.
 pub async fn flush_iotlb(t: &Task, iommu: Ptr<IntelIommu>, flush: IotlbFlush) {
-    t.call("flush_iotlb");
+    let _in = t.call("flush_iotlb");
     let cap = cap(t, iommu).await;
     if !t.read(iommu.at(IntelIommu::QI_DESC)).await.is_null() {
         qi_submit_sync(t, iommu, iotlb_descriptor(flush, cap.read_drain(), cap.write_drain())).await;

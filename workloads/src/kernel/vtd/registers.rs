@@ -36,7 +36,7 @@ pub(super) async fn store_gcmd(t: &Task, iommu: Ptr<IntelIommu>, command: Global
 
 /// `iommu_set_root_entry()`: root pointer, then context cache, then IOTLB, unless the switch flushes by itself.
 pub async fn iommu_set_root_entry(t: &Task, iommu: Ptr<IntelIommu>) {
-    t.call("iommu_set_root_entry");
+    let _in = t.call("iommu_set_root_entry");
     let root = t.read(iommu.at(IntelIommu::ROOT_ENTRY)).await;
     t.spin_lock(iommu.at(IntelIommu::REGISTER_LOCK)).await;
     t.mmio_write(seq_id(t, iommu), OFFSET_RTADDR as u16, 8, root.pa().0).await;
@@ -52,7 +52,7 @@ pub async fn iommu_set_root_entry(t: &Task, iommu: Ptr<IntelIommu>) {
 
 /// `iommu_enable_translation()`.
 pub async fn iommu_enable_translation(t: &Task, iommu: Ptr<IntelIommu>) {
-    t.call("iommu_enable_translation");
+    let _in = t.call("iommu_enable_translation");
     t.spin_lock(iommu.at(IntelIommu::REGISTER_LOCK)).await;
     let command = load_gcmd(t, iommu).await.with_translation_enable(true);
     store_gcmd(t, iommu, command).await;
@@ -62,7 +62,7 @@ pub async fn iommu_enable_translation(t: &Task, iommu: Ptr<IntelIommu>) {
 
 /// `iommu_disable_translation()`. `locked`: false where the machine is down to one CPU and no lock may be waited for.
 pub async fn iommu_disable_translation(t: &Task, iommu: Ptr<IntelIommu>, locked: bool) {
-    t.call("iommu_disable_translation");
+    let _in = t.call("iommu_disable_translation");
     if locked {
         t.spin_lock(iommu.at(IntelIommu::REGISTER_LOCK)).await;
     }

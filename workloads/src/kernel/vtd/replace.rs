@@ -25,7 +25,7 @@ use crate::verb;
 
 /// Attaches `new` in place of the restored domain `old`. An error changes nothing.
 pub async fn intel_iommu_replace_restored(t: &Task, new: Ptr<Domain>, info: Ptr<DevInfo>, old: Ptr<Domain>) -> Errno {
-    t.call("intel_iommu_replace_restored");
+    let _in = t.call("intel_iommu_replace_restored");
     let unit = t.read(info.at(DevInfo::IOMMU)).await;
     let iommu = iommu_of(t, unit);
     let dev = Bdf(t.read(info.at(DevInfo::BDF)).await);

@@ -31,7 +31,7 @@ use crate::verb;
 
 /// `intel_iommu_shutdown()`.
 pub async fn intel_iommu_shutdown(t: &Task) {
-    t.call("intel_iommu_shutdown");
+    let _in = t.call("intel_iommu_shutdown");
     for unit in 0..t.k.topo.units.len() as u16 {
         let iommu = iommu_of(t, unit);
         if t.read(iommu.at(IntelIommu::FLAGS)).await & UNIT_IN_USE == 0 {
@@ -64,7 +64,7 @@ async fn is_preserved(t: &Task, dev: Bdf) -> bool {
 
 /// `intel_iommu_shutdown` of the series for a unit with preserved devices.
 async fn clear_unpreserved(t: &Task, iommu: Ptr<IntelIommu>, hw: Ptr<HwSer>) {
-    t.call("clear_unpreserved_context_entries");
+    let _in = t.call("clear_unpreserved_context_entries");
     note_devices(t, iommu, verb::DEVICE_CHANGING).await;
     let root = t.read(iommu.at(IntelIommu::ROOT_ENTRY)).await;
     for device in t.k.topo.devices.iter().filter(|device| device.unit == seq_id(t, iommu).0) {

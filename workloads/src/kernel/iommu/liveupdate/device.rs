@@ -21,7 +21,7 @@ use crate::verb;
 /// `iommu_preserve_device()`, patch 04. Returns the PA of the record, which v2's caller hands over. `token` is the DMA owner of
 /// the group in the next kernel (tip).
 pub async fn iommu_preserve_device(t: &Task, domain: Ptr<Domain>, dev: Bdf, token: u64) -> (Errno, Pa) {
-    t.call("iommu_preserve_device");
+    let _in = t.call("iommu_preserve_device");
     let info = dev_info(t, dev).await;
     let (ret, slot) = if info.is_null() { (EOPNOTSUPP, Ptr::NULL) } else { do_preserve_device(t, domain, info, dev, token).await };
     t.machine.note(verb::DEVICE_PRESERVED, [u64::from(dev.0), domain.value(), ret as i64 as u64, 0]);
@@ -154,7 +154,7 @@ async fn iommu_unpreserve_locked(t: &Task, iommu: Ptr<IntelIommu>) {
 
 /// `iommu_unpreserve_device()`. Returns silently when nobody owns the group any more (R7).
 pub async fn iommu_unpreserve_device(t: &Task, domain: Ptr<Domain>, dev: Bdf) {
-    t.call("iommu_unpreserve_device");
+    let _in = t.call("iommu_unpreserve_device");
     let ret = do_unpreserve_device(t, domain, dev).await;
     t.machine.note(verb::DEVICE_UNPRESERVED, [u64::from(dev.0), ret as i64 as u64, 0, 0]);
 }

@@ -16,7 +16,7 @@ use crate::tag;
 
 /// `iommu_liveupdate_flb_preserve()`, patch 02. Called with the FLB's outgoing mutex held.
 pub async fn iommu_liveupdate_flb_preserve(t: &Task, args: &mut FlbOpArgs) -> Errno {
-    t.call("iommu_liveupdate_flb_preserve");
+    let _in = t.call("iommu_liveupdate_flb_preserve");
     let abi = abi(t);
     let obj: Ptr<FlbObj> = kzalloc(t, FlbObj::BYTES, Gfp::Kernel, tag::IOMMU_FLB_OBJ).await;
     if obj.is_null() {
@@ -54,7 +54,7 @@ pub async fn iommu_liveupdate_flb_preserve(t: &Task, args: &mut FlbOpArgs) -> Er
 
 /// `iommu_liveupdate_flb_unpreserve()`: frees everything, whatever is still marked preserved inside.
 pub async fn iommu_liveupdate_flb_unpreserve(t: &Task, args: &mut FlbOpArgs) {
-    t.call("iommu_liveupdate_flb_unpreserve");
+    let _in = t.call("iommu_liveupdate_flb_unpreserve");
     let obj: Ptr<FlbObj> = Ptr::new(args.obj);
     let ser = t.read(obj.at(FlbObj::SER)).await;
     for array in Array::ALL {
@@ -77,7 +77,7 @@ pub async fn iommu_liveupdate_flb_unpreserve(t: &Task, args: &mut FlbOpArgs) {
 /// `iommu_liveupdate_flb_retrieve()`. Called with the FLB's incoming mutex held. A page that KHO does not give back is a BUG; a
 /// failing kzalloc is an error: what the consumers make of it differs by revision (see `incoming.rs`).
 pub async fn iommu_liveupdate_flb_retrieve(t: &Task, args: &mut FlbOpArgs) -> Errno {
-    t.call("iommu_liveupdate_flb_retrieve");
+    let _in = t.call("iommu_liveupdate_flb_retrieve");
     let obj: Ptr<FlbObj> = kzalloc(t, FlbObj::BYTES, Gfp::Kernel, tag::IOMMU_FLB_OBJ).await;
     if obj.is_null() {
         t.mark(Mark::FlbRetrieveFailed);
@@ -103,7 +103,7 @@ pub async fn iommu_liveupdate_flb_retrieve(t: &Task, args: &mut FlbOpArgs) -> Er
 
 /// `iommu_liveupdate_flb_finish()`: plain frees; nobody asks whether an object is still used.
 pub async fn iommu_liveupdate_flb_finish(t: &Task, args: &mut FlbOpArgs) {
-    t.call("iommu_liveupdate_flb_finish");
+    let _in = t.call("iommu_liveupdate_flb_finish");
     let obj: Ptr<FlbObj> = Ptr::new(args.obj);
     let ser = t.read(obj.at(FlbObj::SER)).await;
     for array in Array::ALL {

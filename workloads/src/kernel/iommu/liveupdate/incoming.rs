@@ -65,7 +65,7 @@ pub(crate) async fn flb_put_incoming(t: &Task, obj: Ptr<FlbObj>) {
 /// `iommu_get_preserved_data(token, type)`: the record of a unit. The pointer is returned after the FLB reference is given back
 /// (R19).
 pub(crate) async fn iommu_get_preserved_data(t: &Task, token: u64) -> Ptr<HwSer> {
-    t.call("iommu_get_preserved_data");
+    let _in = t.call("iommu_get_preserved_data");
     let obj = flb_get_incoming(t).await;
     if obj.is_null() {
         return Ptr::NULL;
@@ -87,7 +87,7 @@ pub(crate) async fn iommu_get_preserved_data(t: &Task, token: u64) -> Ptr<HwSer>
 
 /// `iommu_get_device_preserved_data(dev)`: the record of a device, marked INCOMING; NULL when it has none.
 pub(crate) async fn iommu_get_device_preserved_data(t: &Task, dev: Bdf) -> Ptr<DeviceSer> {
-    t.call("iommu_get_device_preserved_data");
+    let _in = t.call("iommu_get_device_preserved_data");
     let obj = flb_get_incoming(t).await;
     if obj.is_null() {
         return Ptr::NULL;
@@ -111,7 +111,7 @@ pub(crate) async fn iommu_get_device_preserved_data(t: &Task, dev: Bdf) -> Ptr<D
 /// `iommu_for_each_preserved_device()` for the one use VT-d has of it: reserves the domain ids of the preserved devices behind the
 /// unit with this record. False when there is no incoming FLB.
 pub(crate) async fn reserve_domain_ids(t: &Task, iommu: Ptr<IntelIommu>, reg_phys: u64) -> bool {
-    t.call("iommu_for_each_preserved_device");
+    let _in = t.call("iommu_for_each_preserved_device");
     let obj = flb_get_incoming(t).await;
     if obj.is_null() {
         return false;
@@ -138,7 +138,7 @@ pub(crate) async fn reserve_domain_ids(t: &Task, iommu: Ptr<IntelIommu>, reg_phy
 /// v2 leaves `owner` untouched when the domain was restored before (R10), and its owner is the address of the record; tip's
 /// is the token in it.
 pub(crate) async fn iommu_restore_domain(t: &Task, info: Ptr<DevInfo>, ser: Ptr<DeviceSer>, owner: &mut u64) -> Ptr<Domain> {
-    t.call("iommu_restore_domain");
+    let _in = t.call("iommu_restore_domain");
     let abi = abi(t);
     let domain_ser: Ptr<DomainSer> = Ptr::from_pa(Pa(t.read(ser.at(abi.device.domain_phys)).await));
     let obj = flb_get_incoming(t).await;

@@ -15,7 +15,7 @@ use crate::verb;
 
 /// `iommu_domain_preserve()` (v2), `iommu_preserve_domain()` (tip), patch 03. Returns the PA of the record.
 pub async fn iommu_preserve_domain(t: &Task, domain: Ptr<Domain>) -> (Errno, Pa) {
-    t.call(match t.k.rev.iommu {
+    let _in = t.call(match t.k.rev.iommu {
         Iommu::V2 => "iommu_domain_preserve",
         Iommu::Tip => "iommu_preserve_domain",
     });
@@ -71,7 +71,7 @@ async fn preserve_domain_locked(t: &Task, obj: Ptr<FlbObj>, domain: Ptr<Domain>)
 
 /// `iommu_domain_unpreserve()` (v2), `iommu_unpreserve_domain()` (tip).
 pub async fn iommu_unpreserve_domain(t: &Task, domain: Ptr<Domain>) {
-    t.call(match t.k.rev.iommu {
+    let _in = t.call(match t.k.rev.iommu {
         Iommu::V2 => "iommu_domain_unpreserve",
         Iommu::Tip => "iommu_unpreserve_domain",
     });
