@@ -105,8 +105,7 @@ impl Memory {
         let private = if frame.slab == 0 {
             if frame.state == FrameState::Owned { frame.private_to } else { SHARED }
         } else {
-            let (page, slot) = self.slot_at(pa)?;
-            self.slabs[page].slots[slot].private_to
+            self.slabs[usize::from(frame.slab) - 1].slot_at(pa)?.private_to
         };
         (private != SHARED).then_some(ActorId(private))
     }
@@ -124,18 +123,16 @@ impl Memory {
             FrameState::HandedOver if store => return Err(Bad::NotRestored),
             FrameState::HandedOver | FrameState::Reserved | FrameState::Owned => {}
         }
-        if frame.slab != 0 {
-            let (page, slot) = self.slot_at(pa).ok_or(Bad::OutOfBounds)?;
-            let object = &self.slabs[page].slots[slot];
-            if object.state != ObjectState::Live {
-                return Err(Bad::FreeObject);
-            }
-            let offset = pa.0 & ((1 << self.slabs[page].slot_log2) - 1);
-            if offset + u64::from(bytes) > u64::from(object.bytes) {
-                return Err(Bad::OutOfBounds);
-            }
+        if frame.slab == 0 {
+            return Ok(());
         }
-        Ok(())
+        let slab = &self.slabs[usize::from(frame.slab) - 1];
+        let object = slab.slot_at(pa).ok_or(Bad::OutOfBounds)?;
+        if object.state != ObjectState::Live {
+            return Err(Bad::FreeObject);
+        }
+        let offset = pa.0 & ((1 << slab.slot_log2) - 1);
+        if offset + u64::from(bytes) > u64::from(object.bytes) { Err(Bad::OutOfBounds) } else { Ok(()) }
     }
 
     /// Called before `actor` stores the low `bytes` bytes of `value` at `pa`: what others can see from now on is published. That is

@@ -4,6 +4,9 @@
 //! to the actor that allocated it alone until its address is stored where others can see it. Accesses to such memory need no
 //! scheduling point; the caller never decides that.
 
+use iommu_model::addr::Pa;
+
+use super::FRAME_BYTES;
 use crate::engine::ActorId;
 
 /// What a frame holds, as a number whose name the workload keeps (page table, slab page, pinned user memory, ...).
@@ -105,6 +108,12 @@ pub struct SlabPage {
 }
 
 impl SlabPage {
+    /// The object in whose slot `pa`, an address in this page, lies.
+    #[inline]
+    pub fn slot_at(&self, pa: Pa) -> Option<&SlabObject> {
+        self.slots.get((pa.0 % FRAME_BYTES) as usize >> self.slot_log2)
+    }
+
     /// Byte offset of a slot in the page.
     #[inline]
     pub const fn offset_of(&self, slot: usize) -> u64 {

@@ -138,7 +138,7 @@ impl Monitor {
     /// True when the constraint is better served if `op` waits.
     #[inline]
     fn delays(&self, actor: ActorId, op: &Op, before: Before) -> bool {
-        if self.met || !self.constraint.touches(op) {
+        if !self.constraint.touches(op) {
             return false;
         }
         let site = self.site(actor, op, before);
@@ -236,7 +236,11 @@ impl Scheduler for Rff {
     fn performed(&mut self, actor: ActorId, op: Op) {
         self.rest.performed(actor, op);
         let before = self.before.at(actor);
-        self.monitors.iter_mut().for_each(|monitor| monitor.performed(actor, &op, *before));
+        // A constraint that has been met steers nothing any more.
+        self.monitors.retain(|monitor| {
+            monitor.performed(actor, &op, *before);
+            !monitor.met
+        });
         *before = before.then(op.kind());
     }
 
