@@ -462,6 +462,29 @@ fn the_bench_prints_rates() {
 }
 
 #[test]
+fn the_bench_of_oracles_compares_each_of_them_with_all() {
+    let folder = Folder::new("bench-oracles");
+    let output = folder.lurch(&["bench", "--oracles", "--json", "--time-budget", "10ms"]);
+    code(&output, 0);
+    let lines = lines(&output);
+    let row = |name: &str| lines.iter().find(|line| line["oracles"] == name).unwrap_or_else(|| panic!("no row for {name}")).clone();
+    assert_eq!(row("all oracles")["ratio"], 1.0);
+    assert!(row("no oracle")["ratio"].as_f64().is_some_and(|ratio| 0.0 < ratio && ratio < 1.0));
+    row("without I7");
+    code(&folder.lurch(&["bench", "--oracles", "--search"]), 2);
+}
+
+#[test]
+fn the_bench_of_jobs_doubles_the_workers_up_to_the_number_given() {
+    let folder = Folder::new("bench-jobs");
+    let output = folder.lurch(&["bench", "--jobs", "5", "--json", "--time-budget", "30ms"]);
+    code(&output, 0);
+    let jobs: Vec<_> = lines(&output).iter().map(|line| line["jobs"].as_u64()).collect();
+    assert_eq!(jobs, [Some(1), Some(2), Some(4)]);
+    assert!(lines(&output).iter().all(|line| line["peak_bytes"].as_u64().is_none_or(|bytes| bytes > 1 << 20)));
+}
+
+#[test]
 fn the_bench_of_searches_prints_schedules_to_the_first_bug_beside_what_was_published() {
     let folder = Folder::new("bench-search");
     let output = folder.lurch(&["bench", "--search", "--json", "--trials", "3", "--runs", "500"]);

@@ -68,7 +68,7 @@ fn map_in_flight_shrinks() {
 
 #[test]
 fn use_after_free_shrinks() {
-    check("session-changes-while-serialised--use-after-free", 3);
+    check("session-changes-while-serialised--given-up-files-handed-over", 3);
 }
 
 #[test]

@@ -1,5 +1,10 @@
-//! `lurch bench`: runs and steps a second of the whole machine, all oracles on, one worker; by itself and under the host level.
+//! `lurch bench`: runs and steps a second of the whole machine, all oracles on, one worker; by itself and under the host level. Seconds are
+//! seconds of processor time.
+//! With `--oracles`: what each oracle costs. With `--jobs`: how runs a second grow with workers, and the memory they take.
 //! With `--search`: how many schedules each search needs to the first bug of the public programs of [`sim::programs`].
+
+mod jobs;
+mod oracles;
 
 use std::time::Duration;
 
@@ -13,7 +18,7 @@ use super::{CommandError, Exit};
 use crate::host;
 use crate::names;
 use crate::run::{How, Outcome, Workspace, run};
-use crate::sweep::clock::{Stopwatch, rate};
+use crate::sweep::clock::{ProcessorWatch, Stopwatch, rate};
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Args {
@@ -24,9 +29,15 @@ pub(super) struct Args {
     flags: RunFlags,
     #[command(flatten)]
     seed: SeedFlag,
-    /// How long to measure, half of it under the host level.
+    /// How long to measure; without other flags, half of it under the host level.
     #[arg(long, value_name = "TIME", env = "LURCH_TIME_BUDGET", default_value = "5s", value_parser = names::duration)]
     time_budget: Duration,
+    /// Measure what each oracle costs instead: the same runs with one oracle less, and with none.
+    #[arg(long, env = "LURCH_ORACLES", conflicts_with = "search", value_parser = clap::builder::FalseyValueParser::new())]
+    oracles: bool,
+    /// Measure 1, 2, 4 ... up to N workers instead, and the memory they take.
+    #[arg(long, value_name = "N", env = "LURCH_JOBS", conflicts_with_all = ["search", "oracles"], value_parser = clap::value_parser!(u16).range(1..=1024))]
+    jobs: Option<u16>,
     /// Measure the searches instead: mean schedules to the first bug of small public programs, beside what was published.
     #[arg(long, env = "LURCH_SEARCH", value_parser = clap::builder::FalseyValueParser::new())]
     search: bool,
@@ -64,6 +75,14 @@ pub(super) fn command(args: &Args, console: &mut Console) -> Result<Exit, Comman
     let selection = args.flags.selection(scenario)?;
     if cfg!(debug_assertions) {
         console.narrate("lurch: this is a debug build; figures are for --release");
+    }
+    if args.oracles {
+        oracles::command(args, &selection, console)?;
+        return Ok(Exit::Clean);
+    }
+    if let Some(jobs) = args.jobs {
+        jobs::command(args, usize::from(jobs), &selection, console)?;
+        return Ok(Exit::Clean);
     }
     let mut workspace = Workspace::new();
     let plain = measure(args, |seed| run(&mut workspace, &selection.spec(seed), &How::default()));
@@ -150,11 +169,11 @@ fn measure(args: &Args, mut run: impl FnMut(u64) -> Outcome) -> Sum {
     let mut sum = Sum::default();
     // The first run measures the profile that the others share.
     run(args.seed.seed);
-    let watch = Stopwatch::start();
+    let (watch, processor) = (Stopwatch::start(), ProcessorWatch::start());
     while sum.runs == 0 || watch.elapsed() < args.time_budget / 2 {
         let outcome = run(args.seed.seed.wrapping_add(sum.runs));
         (sum.runs, sum.steps, sum.cycles) = (sum.runs + 1, sum.steps + outcome.steps, sum.cycles + outcome.cycles);
     }
-    sum.time = watch.elapsed();
+    sum.time = processor.elapsed();
     sum
 }

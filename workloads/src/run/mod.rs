@@ -2,6 +2,7 @@
 
 mod env;
 mod faults;
+mod judges;
 mod outcome;
 mod profile;
 mod spec;
@@ -9,6 +10,7 @@ mod verdict;
 mod workspace;
 
 pub use env::Env;
+pub use judges::Judges;
 pub use outcome::{ActorName, Counts, Failure, Found, Outcome, Region, Verdict, VerdictKind};
 pub use spec::RunSpec;
 pub use workspace::Workspace;
@@ -53,6 +55,8 @@ pub struct How<'a> {
     pub then: Option<PolicySpec>,
     /// Take a snapshot of the decoded state at this mark.
     pub snapshot_at: Option<crate::inspect::At>,
+    /// Who judges: all oracles, unless what they cost is measured.
+    pub judges: Judges,
 }
 
 /// Runs `spec`: under the host level if it says so. There the nodes' own course belongs to the run, so it is drawn again from policy
@@ -119,6 +123,7 @@ impl Run {
         let snapshots = Rc::new(RefCell::new(Vec::new()));
         let mut oracles =
             oracle::all_in(&topo, &counts, oracle::Context { incompatible: spec.outgoing != spec.incoming, slots: plan.slots });
+        oracles.retain(|oracle| how.judges.has(oracle.name()));
         if let Some(at) = how.snapshot_at {
             oracles.push(Box::new(crate::inspect::Snapshotter::new(at, snapshots.clone())));
         }
