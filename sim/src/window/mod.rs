@@ -26,11 +26,11 @@ mod witness;
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use crate::engine::{ActorId, Op, Recorded};
+use crate::engine::{ActorId, Op, OpKind, Recorded};
 use crate::policy::{Policy, Replay, Timed};
 use crate::shrink::{Labels, Observed, Performer, Scribe, Source};
 use order::{Kept, Order};
-use stalled::{Own, Stalled, Times};
+use stalled::{Own, Stalled, Times, Timetable};
 use witness::{Step, Witness, Witnessed};
 
 /// One stall.
@@ -50,9 +50,19 @@ pub struct Stall {
     pub own_before: Option<u64>,
     /// Least length, in picoseconds.
     pub picoseconds: u64,
-    /// Number in the same run of the last step before it that does not commute with it, and who does that; of the last step for one that is
-    /// not performed.
-    pub after: Option<(u64, ActorId)>,
+    /// The last step before it that does not commute with it; the last step of all for one that is not performed.
+    pub after: Option<After>,
+}
+
+/// What a stalled step comes after.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct After {
+    /// Number of the step in [`Window::list`]'s run, counted from 1.
+    pub step: u64,
+    /// Who does it.
+    pub actor: ActorId,
+    /// What it is.
+    pub op: Op,
 }
 
 /// What a run needs.
@@ -111,10 +121,10 @@ pub fn window(list: &[Recorded], costs: &[u64], fails: impl FnMut(Box<dyn Policy
 }
 
 /// What is added to steps.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Plan {
-    /// Rests of daemons and pauses.
-    free: Times,
+    /// Turns and pauses.
+    free: Timetable,
     stalls: Vec<(Own, u64)>,
 }
 
@@ -123,6 +133,8 @@ impl Plan {
     fn of(steps: &[Step], own: &[Own], order: &Order, cost: impl Fn(usize) -> u64) -> Plan {
         let times = least::times(order);
         let mut plan = Plan::default();
+        let mut by_time: Vec<usize> = (0..steps.len()).collect();
+        by_time.sort_by_key(|&at| times[at + 1]);
         for (at, step) in steps.iter().enumerate() {
             let ended = |before: Option<usize>| before.map_or(0, |before| times[before + 1]);
             let local = ended(step.before).max(ended(step.cause));
@@ -131,7 +143,15 @@ impl Plan {
                 Some(ready) => added.min(times[at + 1].saturating_sub(times[ready] + cost(at))),
                 None => 0,
             };
-            plan.free.insert(own[at], added - stall);
+            if step.op.is(OpKind::Turn) {
+                // The last step of somebody else before it.
+                let end = by_time.partition_point(|&other| times[other + 1] <= times[at + 1]);
+                if let Some(&after) = by_time[..end].iter().rev().find(|&&other| steps[other].actor != step.actor) {
+                    plan.free.turns.insert(own[at], (own[after], times[at + 1] - times[after + 1]));
+                    continue;
+                }
+            }
+            plan.free.added.insert(own[at], added - stall);
             if stall > 0 {
                 plan.stalls.push((own[at], stall));
             }
@@ -168,11 +188,11 @@ impl<F: FnMut(Box<dyn Policy>) -> bool> Search<F> {
     /// Makes the run in which time decides; what it was, if it failed.
     fn attempt(&mut self, plan: &Plan, stalls: &[(Own, u64)]) -> Option<Observed> {
         self.runs += 1;
-        let mut added = plan.free.clone();
+        let mut timetable = plan.free.clone();
         for &(own, stall) in stalls {
-            *added.entry(own).or_default() += stall;
+            *timetable.added.entry(own).or_default() += stall;
         }
-        let timed = Stalled::new(self.labels.clone(), self.costs.clone(), added);
+        let timed = Stalled::new(self.labels.clone(), self.costs.clone(), timetable);
         let source = Source::Search(Performer::new(self.answers.script.clone()), Box::new(timed));
         let observed = Rc::<RefCell<Observed>>::default();
         let failed = (self.fails)(Box::new(Scribe::new(source, self.labels.clone(), observed.clone())));
@@ -238,7 +258,7 @@ impl<F: FnMut(Box<dyn Policy>) -> bool> Search<F> {
                 step: performed.then_some(number(at)),
                 own_before: step.before.map(number),
                 picoseconds,
-                after: before.map(|before| (number(before), steps[before].actor)),
+                after: before.map(|before| After { step: number(before), actor: steps[before].actor, op: steps[before].op }),
             })
         });
         let mut found: Vec<Stall> = found.collect();

@@ -45,8 +45,8 @@ fn who_comes_too_early_is_stalled_for_the_difference() {
     assert_eq!((stall.who.as_str(), stall.nth, stall.op.kind()), ("reader", 1, OpKind::Read));
     assert!(window.confirmed && (10 * STEP..=11 * STEP).contains(&stall.picoseconds), "{stall:?}");
     assert!((10 * STEP..=10 * STEP + 1).contains(&window.all_picoseconds), "{window:?}");
-    let (_, by) = stall.after.expect("the writer's last step");
-    assert_eq!(by, ActorId(0));
+    let after = stall.after.expect("the writer's last step");
+    assert_eq!((after.actor, after.op.kind()), (ActorId(0), OpKind::Write));
 }
 
 #[test]

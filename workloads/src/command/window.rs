@@ -1,9 +1,9 @@
 //! `lurch explain --window`: who has to be stalled where, and for how long.
 
 use serde::Serialize;
-use sim::engine::ActorId;
+use sim::engine::{ActorId, Op, OpKind};
 use sim::shrink::Budget;
-use sim::window::Stall;
+use sim::window::{After, Stall};
 
 use super::console::Console;
 use super::shrink::refuse;
@@ -73,24 +73,44 @@ impl Words {
     /// A step before which somebody is stalled; where it is never performed the place is that of the step before.
     fn stalled(history: &History<'_>, stall: &Stall) -> Words {
         match (stall.step, stall.own_before) {
-            (Some(step), _) => Words::of(history, stall.actor, step),
+            (Some(step), _) => Words::of(history, stall.actor, step, stall.op),
             (None, Some(before)) => {
-                let what = format!("{:?}, which has not happened when the run ends", stall.op.kind()).to_lowercase();
-                Words { what, ..Words::of(history, stall.actor, before) }
+                let what = format!("{}: has not happened when the run ends", in_words(stall.op));
+                Words { what, ..Words::of(history, stall.actor, before, stall.op) }
             }
             (None, None) => Words { actor: stall.who.clone(), function: None, what: "its start".to_owned() },
         }
     }
 
-    fn of(history: &History<'_>, actor: ActorId, step: u64) -> Words {
+    fn of(history: &History<'_>, actor: ActorId, step: u64, op: Op) -> Words {
         let at = history.events().iter().position(|event| event.step == step && event.actor == actor);
         let function = at.and_then(|at| history.function(at)).filter(|_| !history.is_hardware(actor));
-        let what = at.map_or_else(|| "a look-up or a wait".to_owned(), |at| words::long(history, at));
+        let what = at.map_or_else(|| in_words(op), |at| words::long(history, at));
         Words { actor: history.name(actor), function, what }
     }
 
     fn place(&self) -> String {
         self.function.as_ref().map_or_else(String::new, |function| format!(" in {function}"))
+    }
+}
+
+/// An operation that left no event.
+fn in_words(op: Op) -> String {
+    let pa = op.object().0;
+    match op.kind() {
+        OpKind::Read => format!("loads from pa {pa:#x}"),
+        OpKind::Write => format!("stores to pa {pa:#x}"),
+        OpKind::Rmw => format!("changes the word at pa {pa:#x}"),
+        OpKind::Lock => format!("takes the lock at pa {pa:#x}"),
+        OpKind::Unlock => format!("releases the lock at pa {pa:#x}"),
+        OpKind::Alloc => "calls the allocator".to_owned(),
+        OpKind::Free => "gives memory back".to_owned(),
+        OpKind::Fetch => format!("fetches a word at pa {pa:#x}"),
+        OpKind::DmaRead => format!("DMA read at pa {pa:#x}"),
+        OpKind::DmaWrite => format!("DMA write at pa {pa:#x}"),
+        OpKind::Register => "uses the registers or caches of its unit".to_owned(),
+        OpKind::Yield => "goes on after a pause".to_owned(),
+        OpKind::Turn | OpKind::Begin => "begins".to_owned(),
     }
 }
 
@@ -102,7 +122,7 @@ fn tell(found: &WindowOf, console: &mut Console) -> Result<(), CommandError> {
     if console.is_json() {
         let stalls = window.stalls.iter().map(|stall| {
             let words = Words::stalled(&history, stall);
-            let after = stall.after.map(|(step, actor)| (step, Words::of(&history, actor, step)));
+            let after = stall.after.map(|after| (after.step, Words::of(&history, after.actor, after.step, after.op)));
             StallJson {
                 actor: stall.who.clone(),
                 function: words.function,
@@ -138,8 +158,8 @@ fn tell(found: &WindowOf, console: &mut Console) -> Result<(), CommandError> {
         let before = stall.step.map_or_else(|| "its next step".to_owned(), |step| format!("step {step}"));
         console.say(&format!("  {} for {} ns before {before}{}:", stall.who, ns(stall.picoseconds), words.place()))?;
         console.say(&format!("      {}", words.what))?;
-        if let Some((step, by)) = stall.after {
-            let after = Words::of(&history, by, step);
+        if let Some(After { step, actor, op }) = stall.after {
+            let after = Words::of(&history, actor, step, op);
             console.say(&format!("    so that it comes after step {step} by {}{}:", after.actor, after.place()))?;
             console.say(&format!("      {}", after.what))?;
         }
