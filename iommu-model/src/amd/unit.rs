@@ -10,6 +10,7 @@ use super::walk::{Step, WalkView};
 use super::walkers::{WALKS_MAX, Walkers};
 use crate::cache::store::Cached;
 use crate::decision::Decisions;
+use crate::inspect::amd::UnitText;
 use crate::provenance::{Provenance, ProvenanceId};
 use crate::request::{Busy, CacheHit, Fetched, Progress, Request, Translation, WalkId};
 use crate::spec::amd::control::{Control, Status};
@@ -214,6 +215,12 @@ impl Unit {
     #[must_use]
     pub const fn caches(&self) -> &Caches {
         &self.caches
+    }
+
+    /// The whole state as stable text: registers, caches, walks.
+    #[must_use]
+    pub const fn snapshot(&self) -> UnitText<'_> {
+        UnitText(self)
     }
 
     /// Drops one cached entry, as hardware may at any time: the `n`-th of device table entries, GCR3 table entries, TLB,

@@ -11,6 +11,7 @@ use super::request::{PageRequestOutcome, Transaction};
 use super::walk::{Origin, Step, WalkView};
 use super::walkers::{WALKS_MAX, Walkers};
 use crate::decision::Decisions;
+use crate::inspect::riscv::UnitText;
 use crate::provenance::{Provenance, ProvenanceId};
 use crate::request::{Busy, Fetched, Progress, Request, WalkId};
 use crate::spec::riscv::fault::FAULT_RECORD_BYTES;
@@ -189,6 +190,12 @@ impl Unit {
     #[must_use]
     pub const fn caches(&self) -> &Caches {
         &self.caches
+    }
+
+    /// The whole state as stable text: registers, caches, walks.
+    #[must_use]
+    pub const fn snapshot(&self) -> UnitText<'_> {
+        UnitText(self)
     }
 
     /// Drops one cached entry, as hardware may at any time: the `n`-th of device contexts, what leads to them, process

@@ -14,6 +14,7 @@ use super::walk::{Step, WalkView};
 use super::walks::{WALKS_MAX, Walks};
 use crate::addr::{DomainId, Pasid};
 use crate::decision::Decisions;
+use crate::inspect::smmu::UnitText;
 use crate::provenance::{Provenance, ProvenanceId};
 use crate::request::{Busy, CacheHit, Fetched, Progress, Request, Translation, WalkId};
 use crate::translator::Translator;
@@ -267,6 +268,12 @@ impl Unit {
     #[must_use]
     pub const fn caches(&self) -> &Caches {
         &self.caches
+    }
+
+    /// The whole state as stable text: registers, caches, walks.
+    #[must_use]
+    pub const fn snapshot(&self) -> UnitText<'_> {
+        UnitText(self)
     }
 
     /// Drops one cached entry, as hardware may at any time: the `n`-th of STEs, CDs, level-1 descriptors, TLB, walk caches.

@@ -7,6 +7,7 @@ mod foreign;
 mod guest;
 mod hostile;
 mod in_flight;
+mod inspect;
 mod races;
 mod registers;
 mod support;

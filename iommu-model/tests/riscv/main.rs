@@ -7,6 +7,7 @@ mod directories;
 mod faults;
 mod hostile;
 mod in_flight;
+mod inspect;
 mod messages;
 mod queues;
 mod races;

@@ -4,6 +4,7 @@ mod caches;
 mod config;
 mod foreign;
 mod hostile;
+mod inspect;
 mod invalidation;
 mod queues;
 mod races;

@@ -2,12 +2,20 @@
 //! sorted by tag, so that the history of a cache does not show.
 //!
 //! Tables are read through the caller's closure and may hold anything; [`Limits`] bound what is read and written.
+//!
+//! The state of a unit is the `snapshot` of its own type; the text of VT-d is here, [`smmu`], [`amd`] and [`riscv`] have
+//! theirs. Only VT-d's tables are dumped.
+
+pub mod amd;
+pub mod riscv;
+pub mod smmu;
 
 use crate::addr::{Bdf, Iova, Pa, Pasid, Pfn};
 use crate::cache::context::{ContextEntryCached, ContextTarget};
 use crate::cache::iotlb::page_shift;
 use crate::cache::pasid::PasidEntryCached;
 use crate::cache::psc::PscEntry;
+use crate::request::FetchKind;
 use crate::spec::vtd::context::{AW_39, AW_48, AW_57, CONTEXT_ENTRIES, CONTEXT_ENTRY_BYTES, ContextEntry};
 use crate::spec::vtd::context::{TT_PASS_THROUGH, TT_UNTRANSLATED};
 use crate::spec::vtd::root::{ROOT_ENTRIES, ROOT_ENTRY_BYTES, RootEntry};
@@ -76,15 +84,26 @@ impl fmt::Display for UnitText<'_> {
             write_pointer(f, entry)?;
         }
         for walk in unit.in_flight() {
-            write!(f, "walk {} {} {:?}", walk.id.slot(), walk.request.source, walk.request.access)?;
-            write!(f, " {}", walk.request.iova)?;
-            if let Some((pa, kind)) = walk.fetch {
-                write!(f, " awaits {kind:?} at {pa}")?;
-            }
-            writeln!(f)?;
+            write!(f, "walk {} {} {:?} {}", walk.id.slot(), walk.request.source, walk.request.access, walk.request.iova)?;
+            write_awaited(f, walk.fetch)?;
         }
         Ok(())
     }
+}
+
+/// What a walk waits for, to the end of its line.
+fn write_awaited(f: &mut fmt::Formatter<'_>, fetch: Option<(Pa, FetchKind)>) -> fmt::Result {
+    match fetch {
+        Some((pa, kind)) => writeln!(f, " awaits {kind:?} at {pa}"),
+        None => writeln!(f),
+    }
+}
+
+/// Lines in the order of their text: what a cache holds, whatever its history.
+fn write_sorted(f: &mut fmt::Formatter<'_>, lines: impl Iterator<Item = String>) -> fmt::Result {
+    let mut lines: Vec<String> = lines.collect();
+    lines.sort();
+    lines.iter().try_for_each(|line| writeln!(f, "{line}"))
 }
 
 fn write_context(f: &mut fmt::Formatter<'_>, entry: &ContextEntryCached) -> fmt::Result {
