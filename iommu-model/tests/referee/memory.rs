@@ -285,6 +285,7 @@ impl TableMemory {
 
     /// The same for one who takes it for this; tables may overlap, and the word be something else to others.
     pub(crate) fn amend_as(&mut self, pa: u64, kind: FetchKind, value: u64) {
+        self.seen_as.retain(|(known, as_kind, _)| (*known, *as_kind) != (pa, kind));
         self.seen_as.push((pa, kind, value));
     }
 

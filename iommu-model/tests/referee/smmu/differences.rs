@@ -96,7 +96,7 @@ const NEVER_PRIVILEGED: Difference = Difference {
 };
 const CONCATENATED: Difference = Difference {
     name: "concatenated tables",
-    reason: "of several stage-2 tables at the start level QEMU uses the first for all addresses",
+    reason: "QEMU looks for the second and later of several stage-2 tables at the start level further away: each as far as all are long",
     side: Side::Model,
 };
 
@@ -150,8 +150,8 @@ fn lead(
     smmu.translate(request, image);
     let misplaced = beyond_first_table(smmu, image);
     if !misplaced.is_empty() && event(ours) != Some(EventId::BAD_STREAM_ENTRY) {
-        for (pa, first) in misplaced {
-            image.amend(pa, image.read(first));
+        for (pa, elsewhere) in misplaced {
+            image.amend(pa, image.read(elsewhere));
         }
         why = Some(CONCATENATED);
         smmu.reset();
@@ -279,7 +279,7 @@ fn starts_too_high(words: &[Word]) -> bool {
     stage_2_bits(words).is_some_and(|(input, below, _)| input <= below)
 }
 
-/// The words of a walk that lie in another than the first of the tables that stage 2 begins with, and the same of the first.
+/// The words of a walk that lie in another than the first of the tables that stage 2 begins with, and where QEMU looks for them.
 fn beyond_first_table(smmu: &Smmu, image: &TableMemory) -> Vec<(u64, u64)> {
     let trail = &image.trail;
     let has_stage_2 =
@@ -295,7 +295,7 @@ fn beyond_first_table(smmu: &Smmu, image: &TableMemory) -> Vec<(u64, u64)> {
     let level = LAST_LEVEL.saturating_sub(((below - page) / stride) as u8);
     let begins = image.kinds.iter().zip(trail).filter(|(kind, _)| **kind == FetchKind::Stage2 { level }).map(|(_, (pa, _))| *pa);
     let inside = begins.filter(|pa| (base + one..base + all).contains(pa));
-    inside.map(|pa| (pa, base + (pa - base) % one)).collect()
+    inside.map(|pa| (pa, base + (pa - base) / one * all + (pa - base) % one)).collect()
 }
 
 /// Whether stage 2 takes longer addresses than it gives.

@@ -180,8 +180,8 @@ fn heal(vtd: &Vtd, request: &mut Request, image: &mut TableMemory, ours: Outcome
     if ours == Outcome::Silent && vtd.is_scalable() {
         // FPD is bit 1 of the directory entry and of the PASID entry, which follow one another.
         let entries = image.trail.get(vtd.shared_words() - 9..)?.iter().take(2).copied().collect::<Vec<_>>();
-        for (pa, value) in entries {
-            image.amend(pa, PasidDirectoryEntry::from_bits(value).with_fault_disable(false).into_bits());
+        for ((pa, value), kind) in entries.into_iter().zip([FetchKind::PasidDirectory, FetchKind::PasidEntry]) {
+            image.amend_as(pa, kind, PasidDirectoryEntry::from_bits(value).with_fault_disable(false).into_bits());
         }
         return Some(FAULT_DISABLE);
     }
@@ -211,7 +211,7 @@ fn heal(vtd: &Vtd, request: &mut Request, image: &mut TableMemory, ours: Outcome
         }
         FaultReason::PASID_NOT_PRESENT => {
             let (pa, value) = last(8)?[0];
-            image.amend(pa, value | 1);
+            image.amend_as(pa, FetchKind::PasidEntry, value | 1);
             Some(PASID_PRESENT)
         }
         FaultReason::SECOND_RESERVED => {
@@ -229,7 +229,7 @@ fn heal(vtd: &Vtd, request: &mut Request, image: &mut TableMemory, ours: Outcome
         FaultReason::FIRST_UPDATE_NO_SNOOP => {
             let (pa, value) = *image.trail.get(vtd.shared_words() - 7..)?.first()?;
             let low = PasidEntryLow::from_bits(u128::from(value) << 64).with_walk_snoop(true);
-            image.amend(pa, (low.into_bits() >> 64) as u64);
+            image.amend_as(pa, FetchKind::PasidEntry, (low.into_bits() >> 64) as u64);
             Some(WALK_SNOOP)
         }
         FaultReason::NOT_CANONICAL if first_stage_width(vtd, &image.trail)? > AW_48 => {
