@@ -50,7 +50,7 @@ fn the_golden_runs_cover_every_scenario_kernel_and_policy() {
     for revision in workloads::revision::REVISIONS {
         assert!(goldens.iter().any(|golden| golden.spec.outgoing == revision), "{}", revision.name);
     }
-    for policy in ["surw", "pos", "pct", "uniform", "starve", "urw"] {
+    for policy in ["surw", "pos", "pct", "uniform", "starve", "urw", "rff", "delay", "timed"] {
         assert!(goldens.iter().any(|golden| golden.spec.policy.to_string().starts_with(policy)), "{policy}");
     }
     for golden in goldens {

@@ -42,7 +42,11 @@ pub(super) async fn issue(machine: Rc<Machine>, index: usize) {
         let serial = device.serial.get();
         device.serial.set(serial + 1);
         machine.emit(EventKind::DmaIssued { device: device.id, serial, iova, write });
-        match translate(&machine, index, iova, write).await {
+        device.translating.set(Some(serial));
+        let answer = translate(&machine, index, iova, write).await;
+        device.translating.set(None);
+        core.wake(device.queue());
+        match answer {
             Answer::Message => {}
             Answer::Fault(reason) => machine.emit(EventKind::DmaFaulted { device: device.id, serial, iova, reason, write }),
             Answer::Memory { pa, domain, cached } => {

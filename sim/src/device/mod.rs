@@ -55,6 +55,8 @@ pub struct Device {
     posted: RefCell<VecDeque<Posted>>,
     serial: Cell<u32>,
     reading: Cell<Option<u32>>,
+    /// The request that is being translated.
+    translating: Cell<Option<u32>>,
 }
 
 /// Most writes of one device in flight.
@@ -71,6 +73,7 @@ impl Device {
             posted: RefCell::new(VecDeque::with_capacity(POSTED_MAX)),
             serial: Cell::new(0),
             reading: Cell::new(None),
+            translating: Cell::new(None),
         }
     }
 

@@ -100,7 +100,8 @@ const fn descriptor_type(asked: Invalidation) -> u8 {
     }
 }
 
-/// Completes, for ever, the register commands that wait for translated requests to land (a change of TE drains).
+/// Completes, for ever, the register commands that wait for requests to land (a change of TE drains). A request is remapped wholly or not at
+/// all: those that are being translated when the command comes are finished as they were begun (VT-d specification, Global Command Register, TE).
 pub(super) async fn complete_commands(machine: Rc<Machine>, id: UnitId) {
     let core = machine.core.clone();
     let slot = &machine.fabric.units()[usize::from(id.0)];
@@ -110,10 +111,21 @@ pub(super) async fn complete_commands(machine: Rc<Machine>, id: UnitId) {
             core.block(registers(id)).await;
             continue;
         }
+        finish_translating(&machine, id).await;
         drain(&machine, id, pending.reads, pending.writes).await;
         core.step(Op::new(OpKind::Register, registers(id), 8)).await;
         slot.unit.borrow_mut().register_drained();
         core.wake(registers(id));
+    }
+}
+
+/// Waits until the requests that are being translated now have their answer.
+async fn finish_translating(machine: &Machine, id: UnitId) {
+    for device in machine.fabric.devices().iter().filter(|device| device.unit == id) {
+        let under_way = device.translating.get();
+        while under_way.is_some() && device.translating.get() == under_way {
+            machine.core.block(device.queue()).await;
+        }
     }
 }
 

@@ -43,21 +43,35 @@ pub(super) fn command(args: &Args, console: &mut Console) -> Result<Exit, Comman
     // What a token cannot carry goes into a file, unless there is nothing to show anybody: the same command repeats a clean run.
     let untold = token.is_none() && outcome.verdict.kind != VerdictKind::Clean;
     let dir = args.output.clone().or_else(|| untold.then(|| PathBuf::from(".")));
-    let file = match dir {
-        Some(dir) => {
-            let path = store::write_seed_file(&dir, &SeedFile::of(&spec, &outcome))
-                .map_err(|error| CommandError::Write { path: dir.display().to_string(), error })?;
+    // A file that cannot be written must not cost the verdict.
+    let mut unwritten = None;
+    let file = dir.and_then(|dir| match store::write_seed_file(&dir, &SeedFile::of(&spec, &outcome)) {
+        Ok(path) => {
             console.narrate(&format!("lurch: wrote {}", path.display()));
             Some(path.display().to_string())
         }
-        None => None,
-    };
+        Err(error) => {
+            unwritten = Some(CommandError::Write { path: dir.display().to_string(), error });
+            None
+        }
+    });
+    if let Some(nth) = spec.fail_nth.filter(|&nth| nth >= outcome.nr_fallible) {
+        let calls = outcome.nr_fallible;
+        console.narrate(&format!("lurch: --fail-nth {nth}: nothing was made to fail, the run has {calls} fallible calls, from 0"));
+    }
     if let Some(form) = args.trace {
         trace::write(&History::new(&outcome), form, console.out())?;
     }
     let source = token.or_else(|| file.clone());
     tell(console, &spec, &outcome, file, source.as_deref())?;
-    Ok(exit(&outcome, args.strict))
+    match unwritten {
+        None => Ok(exit(&outcome, args.strict)),
+        Some(error) if outcome.verdict.kind == VerdictKind::Violation => {
+            console.narrate(&format!("lurch: {error}; next: --output DIR"));
+            Ok(Exit::Violation)
+        }
+        Some(error) => Err(error),
+    }
 }
 
 /// Prints what a run came to.

@@ -185,17 +185,25 @@ impl Sweep<'_> {
     fn tell(&mut self, console: &mut Console, finding: &Finding) -> Result<(), CommandError> {
         let token = token::encode(&finding.spec);
         let file = match (&self.store, &token) {
-            (Some(store), _) => Some(store.seed_file(finding).map_err(|error| failed("seed file".to_owned(), error))?),
+            (Some(store), _) => Some(store.seed_file(finding)),
             (None, Some(_)) => None,
-            (None, None) => {
-                let file = SeedFile::of(&finding.spec, &finding.outcome);
-                Some(store::write_seed_file(&PathBuf::from("."), &file).map_err(|error| failed("seed file".to_owned(), error))?)
-            }
+            (None, None) => Some(store::write_seed_file(&PathBuf::from("."), &SeedFile::of(&finding.spec, &finding.outcome))),
         };
+        // A file that cannot be written must not cost the finding.
+        let file = file.and_then(|written| match written {
+            Ok(path) => Some(path),
+            Err(error) => {
+                console.narrate(&format!("lurch: {}; next: --results DIR", failed("seed file".to_owned(), error)));
+                None
+            }
+        });
         let file = file.map(|path| path.display().to_string());
         let source = token.clone().or_else(|| file.clone()).unwrap_or_default();
         let confirmed = confirm::confirm(&source, &finding.outcome);
-        if let Err(error) = &confirmed {
+        // Without token and file there is nothing a fresh process could be given.
+        if let Err(error) = &confirmed
+            && !source.is_empty()
+        {
             console.narrate(&format!("lurch: {source} was not confirmed: {error}; next: lurch doctor"));
             self.raise(Exit::Diverged);
         }
@@ -242,7 +250,11 @@ impl Sweep<'_> {
             console.say(&format!("not clean: {what}"))?;
         }
         let verdict = match (self.findings, summary.clean) {
-            (0, true) if summary.listed.is_empty() => format!("clean: {} runs, nothing violated", summary.runs),
+            (0, true) if summary.listed.is_empty() => {
+                let stops: u64 = summary.stops.values().sum();
+                let stopped = if stops > 0 { format!("; {stops} ended in a provoked safe stop") } else { String::new() };
+                format!("clean: {} runs, nothing violated{stopped}", summary.runs)
+            }
             (0, true) => {
                 let masked: u64 = summary.listed.values().sum();
                 let which: Vec<String> = summary.listed.iter().map(|(id, runs)| format!("{id} in {runs}")).collect();

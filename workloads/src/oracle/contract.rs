@@ -59,7 +59,9 @@ pub mod call {
     pub const DUP: u8 = 24;
 
     /// Calls by which a user asks for another domain, or for none.
-    pub const ASK_FOR_A_DOMAIN: [u8; 6] = [CLOSE, FINISH, VFIO_ATTACH, VFIO_DETACH, VFIO_REPLACE, IOMMUFD_DESTROY];
+    ///
+    /// A bind takes the device from its default domain, and gives it back when the answer cannot be told.
+    pub const ASK_FOR_A_DOMAIN: [u8; 7] = [CLOSE, FINISH, VFIO_BIND, VFIO_ATTACH, VFIO_DETACH, VFIO_REPLACE, IOMMUFD_DESTROY];
 
     /// Name in titles.
     pub const fn name(number: u8) -> &'static str {

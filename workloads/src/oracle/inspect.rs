@@ -375,10 +375,16 @@ pub(super) fn cached_page(fabric: &Fabric, first: Pa, bytes: u64) -> Option<Cach
     first_unit(fabric, look)
 }
 
-/// A cached entry of a unit that translates, and a word it was made from that now reads otherwise. Bits that hardware sets by itself do not
-/// count.
+/// A cached entry of a unit that translates, and a word it was made from that now reads otherwise. Bits that hardware sets by itself or
+/// ignores do not count.
 pub(super) fn stale(memory: &Memory, fabric: &Fabric) -> Option<(Cached, Source)> {
-    const SET_BY_HARDWARE: u64 = SecondStageEntry::new().with_accessed(true).with_dirty(true).into_bits();
+    const NOT_READ: u64 = SecondStageEntry::new()
+        .with_accessed(true)
+        .with_dirty(true)
+        .with_ignored_10(true)
+        .with_ignored_high((1 << SecondStageEntry::IGNORED_HIGH_BITS) - 1)
+        .with_ignored_63(true)
+        .into_bits();
     for (index, slot) in fabric.units().iter().enumerate() {
         let unit = slot.unit.borrow();
         if !unit.translation_enabled() {
@@ -387,7 +393,7 @@ pub(super) fn stale(memory: &Memory, fabric: &Fabric) -> Option<(Cached, Source)
         let caches = unit.caches();
         let changed = |id: ProvenanceId| {
             let moved = |source: &Source| {
-                let ignored = if matches!(source.kind, FetchKind::Table { .. }) { SET_BY_HARDWARE } else { 0 };
+                let ignored = if matches!(source.kind, FetchKind::Table { .. }) { NOT_READ } else { 0 };
                 word(memory, source.pa).is_none_or(|now| (now ^ source.value) & !ignored != 0)
             };
             caches.provenance(id).into_iter().find(moved)

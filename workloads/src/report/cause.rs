@@ -133,6 +133,10 @@ pub fn analyse(history: &History<'_>) -> Cause {
 fn found_at(history: &History<'_>, end: usize) -> usize {
     let found = history.outcome().found;
     let end = found.map_or(end, |found| end.min(found.nr_events.saturating_sub(1)));
+    // Judged at a boundary: the boundary is where it was seen, whatever its program did before.
+    if found.is_some_and(|found| found.nr_events == end + 1 && is_boundary(&history.event(end).kind)) {
+        return end;
+    }
     // A program's own finding: what it did last. The access itself may have left no event.
     if let Some(by) = found.map(|found| found.by).filter(|&by| !history.is_hardware(by))
         && let Some(at) = (0..=end).rev().find(|&at| history.event(at).actor == by && is_telling(&history.event(at).kind))
@@ -147,6 +151,11 @@ fn found_at(history: &History<'_>, end: usize) -> usize {
     let dma = (0..=end).rev().take_while(tail).find(|&at| request::request_id(&history.event(at).kind).is_some() && same(at));
     let telling = |at: &usize| is_telling(&history.event(*at).kind);
     dma.or_else(|| (0..=end).rev().take_while(tail).find(telling)).unwrap_or(end)
+}
+
+/// True for the moments at which what a kernel keeps is judged as a whole.
+fn is_boundary(kind: &EventKind) -> bool {
+    matches!(kind, EventKind::Note { verb: verb::BEFORE_JUMP | verb::QUIESCENT | verb::ALL_FINISHED, .. })
 }
 
 /// True for events that say what somebody did.

@@ -159,7 +159,11 @@ fn when(history: &History<'_>, at: usize) -> String {
 fn because(page: &mut Page, history: &History<'_>, cause: &Cause) {
     let told =
         |link: &&Link| !matches!(link.role, Role::Request | Role::Finding | Role::Fate | Role::Lock) || cause.decider == Some(link.at);
-    let chain: Vec<&Link> = cause.links.iter().filter(told).collect();
+    let mut chain: Vec<&Link> = cause.links.iter().filter(told).collect();
+    if chain.iter().all(|link| link.role == Role::Jump) {
+        // Nothing else is known to have led there: then what befell the memory in question is the story.
+        chain = cause.links.iter().filter(|link| !matches!(link.role, Role::Request | Role::Finding)).collect();
+    }
     if chain.iter().any(|link| link.role != Role::Jump) {
         page.plain("");
         page.plain("Chain of causes:");
@@ -184,14 +188,14 @@ fn because(page: &mut Page, history: &History<'_>, cause: &Cause) {
     let translated = good.translated.unwrap_or(good.issued);
     let done =
         good.done.filter(|&done| step(done) != step(translated)).map_or(String::new(), |done| format!(", done at step {}", step(done)));
-    let when = if decider < translated { "Before" } else { "Between" };
-    let accesses = format!(
-        "the device's last good access (translated at step {}{done}) and its first bad one (step {})",
-        step(translated),
-        step(bad_at)
-    );
+    let good = format!("the device's last good access (translated at step {}{done})", step(translated));
+    let bad = format!("its first bad one (step {})", step(bad_at));
+    let when = match decider < translated {
+        true => format!("Before {good}, to take effect by {bad}"),
+        false => format!("Between {good} and {bad}"),
+    };
     let what = if cause.translation_changed { "what decides translation was changed by" } else { "the owner of the memory was changed by" };
-    page.wrapped("  ", &format!("{when} {accesses}, {what} {}: {}", by(history, decider), words::long(history, decider)));
+    page.wrapped("  ", &format!("{when}, {what} {}: {}", by(history, decider), words::long(history, decider)));
     if request.cached {
         let seen = match cause.nr_invalidations {
             0 => "no invalidation was performed between that and this access".to_owned(),

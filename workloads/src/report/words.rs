@@ -281,6 +281,9 @@ pub fn note(verb: Verb, args: [u64; 4]) -> String {
         verb::DOMAIN_ID => format!("domain id {} {}", args[1], if args[2] == 1 { "taken" } else { "given back" }),
         verb::DEVICE_PROGRAMMED => format!("{} may use iova {:#x}, {} bytes", bdf(args[0]), args[1], args[2]),
         verb::ADOPTED => format!("{} adopted with domain {}", bdf(args[0]), args[2]),
+        verb::BEFORE_JUMP => "the jump is next".to_owned(),
+        verb::QUIESCENT => "at rest: no session, no call under way".to_owned(),
+        verb::ALL_FINISHED => "every session was finished and closed".to_owned(),
         verb::CONTENT => format!("guest content at pa {}", pa(args[0])),
         other => format!("{} {:#x} {:#x} {:#x} {:#x}", verb::name(other), args[0], args[1], args[2], args[3]),
     }
