@@ -93,6 +93,8 @@ defects! {
     ContextNotFlushed = "context-not-flushed", "availability", "reverse of clflush_cache_range() in domain_context_mapping_one()";
     /// A device that is unpreserved keeps a live record.
     DeletedFlagForgotten = "deleted-flag-forgotten", "handover", "R6: v2 of iommu_unpreserve_device(), reverse of tip's";
+    /// A retrieved memfd's folios are not marked up to date: the next use of them clears them.
+    RetrieveLosesUptodate = "retrieve-loses-uptodate", "CONTENT", "reverse of the flags of memfd_luo_retrieve_folios()";
     /// Shutdown cuts unpreserved devices off and flushes nothing.
     ShutdownWithoutFlush = "shutdown-without-flush", "I10", "reverse of the global flush in intel_iommu_shutdown()";
     /// A mapper that loses the race to install a table forgets its own.

@@ -314,7 +314,7 @@ async fn memfd_luo_retrieve_folios(t: &Task, file: Ptr<File>, array: Ptr<VmStruc
                 if err != 0 {
                     break 'unlock_folio;
                 }
-                if flags & abi::FOLIO_UPTODATE != 0 {
+                if flags & abi::FOLIO_UPTODATE != 0 && !t.k.has(Defect::RetrieveLosesUptodate) {
                     folio_set_flag(t, folio, PG_UPTODATE).await;
                 }
                 if flags & abi::FOLIO_DIRTY != 0 {

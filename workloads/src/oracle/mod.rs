@@ -12,6 +12,7 @@ pub mod contract;
 mod adoption;
 mod availability;
 mod callbacks;
+mod content;
 mod counter;
 mod definedness;
 mod handover;
@@ -117,6 +118,7 @@ pub const CATALOGUE: &[OracleInfo] = &[
     ),
     info("LIFE", "No access touches memory that is free, beyond its object, or handed over and not restored.", Defect::NextAfterFree),
     info("P7", "Nothing that may sleep is called under a spinlock.", Defect::PreserveUnderSpinlock),
+    info("CONTENT", "Guest memory keeps its place and its bytes over the update.", Defect::RetrieveLosesUptodate),
     info("handover", "What is handed over names what was promised, once, and nothing else.", Defect::DeletedFlagForgotten),
     info("tables", "Every page-table page hangs in the tree of its domain, or was freed.", Defect::LostRaceLeaksTable),
     info("tracker", "The KHO tracker is made of its own pages, and of all of them.", Defect::TrackerSlotDangles),
@@ -167,6 +169,7 @@ pub fn all_in(topo: &Rc<Topology>, counts: &Rc<RefCell<Counts>>, context: Contex
         Box::new(adoption::Adoption::new(l())),
         Box::new(i3::Landing::new(l())),
         Box::new(availability::Availability::new(l())),
+        Box::new(content::Content::new(l())),
         Box::new(i10::CutOff::new(l())),
         Box::new(tracker::Tracker::new(l())),
         Box::new(tables::Tables::new(l())),

@@ -97,6 +97,14 @@ impl Mappings {
         extents.flat_map(|extent| extent.pfn..extent.pfn + extent.pages).for_each(&mut each);
     }
 
+    /// Every page that certainly is mapped, with the frame it leads to.
+    pub(crate) fn sure_pages(&self) -> impl Iterator<Item = (u64, u64)> {
+        let going = |page: u64| self.unmapping.iter().any(|(first, pages)| page >= *first && page < first + pages);
+        let sure = self.settled.iter().filter(|extent| extent.sure);
+        let pages = sure.flat_map(|extent| (extent.page..extent.end()).map(|page| (page, extent.pfn_of(page))));
+        pages.filter(move |(page, _)| !going(*page))
+    }
+
     /// Forgets everything.
     pub(crate) fn clear(&mut self) {
         self.settled.clear();
