@@ -9,6 +9,7 @@ use sim::shrink::{Budget, Shrunk, shrink};
 use crate::report::{cause, history::History, signature};
 use crate::run::{How, Outcome, RunSpec, Verdict, VerdictKind, Workspace, run, run_under};
 use crate::seed_file::SeedFile;
+use crate::token;
 use sim::policy::{Policy, Replay};
 
 /// Why a run cannot be shrunk.
@@ -38,6 +39,23 @@ pub struct ShrunkRun {
     pub outcome: Outcome,
     /// Causal signature before and after: they differ by injected failures that are gone, or not at all.
     pub signatures: (String, String),
+}
+
+impl ShrunkRun {
+    /// The file of the shrunk run, with the story of the one it came from. `source` is what that one is called where it has no token.
+    pub fn file(&self, origin: &SeedFile, source: &str) -> SeedFile {
+        let shrunk_from = match origin.shrunk_from.is_empty() {
+            false => origin.shrunk_from.clone(),
+            true => token::encode(&origin.spec).unwrap_or_else(|| source.to_owned()),
+        };
+        SeedFile {
+            shrunk_from,
+            first_seen: origin.first_seen.clone(),
+            fixed_by: origin.fixed_by.clone(),
+            story: origin.story.clone(),
+            ..SeedFile::of(&origin.spec, &self.outcome)
+        }
+    }
 }
 
 /// What makes a finding this one.

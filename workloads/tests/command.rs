@@ -340,6 +340,11 @@ fn a_finding_is_reported_confirmed_and_kept() {
         assert_eq!(lines(&replay)[0]["trace_hash"], finding["trace_hash"]);
         code(&folder.lurch(&["replay", finding["seed_file"].as_str().expect("a file")]), 100);
         assert!(out(&folder.lurch(&["explain", token])).contains("Decisive steps"));
+        let small = folder.lurch(&["replay", finding["shrunk_file"].as_str().expect("a file"), "--message-format", "json"]);
+        code(&small, 100);
+        let small = &lines(&small)[0];
+        assert_eq!((&small["property"], &small["title"]), (&finding["property"], &finding["title"]));
+        assert!(small["steps"].as_u64() < finding["steps"].as_u64(), "{small}");
     }
     let kept = std::fs::read_to_string(folder.0.join("results/findings.ndjson")).expect("written");
     assert_eq!(kept.lines().count(), findings.len());

@@ -10,14 +10,13 @@ use super::{CommandError, Exit};
 use crate::run::Workspace;
 use crate::seed_file::{self, SeedFile};
 use crate::shrink::{ShrinkError, ShrunkRun, shrink_run};
-use crate::token;
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Args {
     /// A token (`lu1-...`) or a seed file.
     #[arg(value_parser = super::args::source())]
     source: String,
-    /// Where to write the shrunk run; a name made from the finding when not given.
+    /// Where to write the shrunk run: a file, or a folder; the name is made from the finding where none is given.
     #[arg(long, short, value_name = "FILE", env = "LURCH_OUTPUT")]
     output: Option<PathBuf>,
     /// Most runs to try; more may shrink further. The result depends on this number, not on how fast the machine is.
@@ -124,18 +123,13 @@ pub(super) fn refuse(source: &str, error: &ShrinkError, console: &mut Console) -
 
 /// Writes the shrunk run's file and returns its path.
 fn write(args: &Args, origin: &SeedFile, result: &ShrunkRun) -> Result<String, CommandError> {
-    let shrunk_from = match () {
-        () if !origin.shrunk_from.is_empty() => origin.shrunk_from.clone(),
-        () => token::encode(&origin.spec).unwrap_or_else(|| args.source.clone()),
+    let file = result.file(origin, &args.source);
+    let own = PathBuf::from(seed_file::file_name(&file));
+    let path = match &args.output {
+        Some(dir) if dir.is_dir() => dir.join(own),
+        Some(path) => path.clone(),
+        None => own,
     };
-    let file = SeedFile {
-        shrunk_from,
-        first_seen: origin.first_seen.clone(),
-        fixed_by: origin.fixed_by.clone(),
-        story: origin.story.clone(),
-        ..SeedFile::of(&origin.spec, &result.outcome)
-    };
-    let path = args.output.clone().unwrap_or_else(|| PathBuf::from(seed_file::file_name(&file)));
     let written = std::fs::write(&path, seed_file::write(&file));
     written.map_err(|error| CommandError::Write { path: path.display().to_string(), error })?;
     Ok(path.display().to_string())

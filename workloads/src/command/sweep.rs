@@ -10,8 +10,10 @@ use super::{CommandError, Exit};
 use crate::names;
 use crate::report::json::{FindingJson, RunJson, line};
 use crate::report::text::{self, Case, Form};
+use crate::run::Workspace;
 use crate::scenario::{self, Scenario};
 use crate::seed_file::SeedFile;
+use crate::shrink::shrink_run;
 use crate::sweep::hunt::{Catch, Hunt};
 use crate::sweep::progress::Progress;
 use crate::sweep::store::{self, Store};
@@ -21,6 +23,12 @@ use crate::token;
 
 /// Runs of each scenario when no budget is given.
 const RUNS_DEFAULT: u64 = 2_000;
+
+/// Findings of a sweep that are shrunk, where they are stored: the first ones.
+const SHRUNK_MAX: usize = 16;
+
+/// What shrinking one of them may cost: a fraction of a second, enough to see what matters. `lurch shrink` takes its time.
+const SHRINK_BUDGET: sim::shrink::Budget = sim::shrink::Budget { runs: 1_000, steps: 1_000_000 };
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Args {
@@ -42,7 +50,7 @@ pub(super) struct Args {
     /// Make only these of the runs: `slice:2/8` is the second of eight disjoint parts.
     #[arg(long, value_name = "slice:I/N", env = "LURCH_PARTITION", value_parser = Partition::parse)]
     partition: Option<Partition>,
-    /// Write findings into this folder; findings.ndjson in it is only appended to.
+    /// Write findings into this folder, each with its seed file and a shrunk one; findings.ndjson in it is only appended to.
     #[arg(long, value_name = "DIR", env = "LURCH_RESULTS")]
     results: Option<PathBuf>,
     /// A sweep in which a bound ended a run is exit code 104.
@@ -53,8 +61,15 @@ pub(super) struct Args {
 pub(super) fn command(args: &Args, console: &mut Console) -> Result<Exit, CommandError> {
     let selections = select(args)?;
     let store = args.results.as_deref().map(|dir| Store::open(dir).map_err(|error| failed(dir.display().to_string(), error)));
-    let mut sweep =
-        Sweep { args, store: store.transpose()?, exit: Exit::Clean, total: Catch::default(), findings: 0, not_clean: Vec::new() };
+    let mut sweep = Sweep {
+        args,
+        store: store.transpose()?,
+        nr_shrunk: 0,
+        exit: Exit::Clean,
+        total: Catch::default(),
+        findings: 0,
+        not_clean: Vec::new(),
+    };
     let progress = Progress::new();
     let share = u32::try_from(selections.len()).unwrap_or(u32::MAX);
     let hunt = Hunt {
@@ -142,6 +157,7 @@ fn matches(glob: &str, name: &str) -> bool {
 struct Sweep<'a> {
     args: &'a Args,
     store: Option<Store>,
+    nr_shrunk: usize,
     exit: Exit,
     total: Catch,
     findings: u64,
@@ -208,6 +224,7 @@ impl Sweep<'_> {
             self.raise(Exit::Diverged);
         }
         self.raise(Exit::Violation);
+        let shrunk = if confirmed.is_ok() { self.shrink(finding, &source)? } else { None };
         let json = FindingJson {
             r#type: "finding",
             property: finding.name.0.clone(),
@@ -215,6 +232,7 @@ impl Sweep<'_> {
             signature: finding.signature.clone(),
             run: RunJson::of(&finding.spec),
             seed_file: file.clone(),
+            shrunk_file: shrunk.as_ref().map(|(path, _)| path.clone()),
             runs: finding.runs,
             first_run: finding.run + 1,
             steps: finding.outcome.steps,
@@ -229,9 +247,27 @@ impl Sweep<'_> {
         if !console.is_json() {
             console.out().write_all(report.as_bytes())?;
             let word = if confirmed.is_ok() { "confirmed in a fresh process" } else { "NOT CONFIRMED in a fresh process" };
-            console.say(&format!("{word}; {} runs like this, the first was run {}\n", finding.runs, finding.run + 1))?;
+            console.say(&format!("{word}; {} runs like this, the first was run {}", finding.runs, finding.run + 1))?;
+            if let Some((path, measures)) = &shrunk {
+                console.say(&format!("shrunk: {measures}: {path}"))?;
+            }
+            console.say("")?;
         }
         Ok(())
+    }
+
+    /// Shrinks a stored finding, unless there have been many; its file, and what went.
+    fn shrink(&mut self, finding: &Finding, source: &str) -> Result<Option<(String, String)>, CommandError> {
+        let Some(store) = self.store.as_ref().filter(|_| self.nr_shrunk < SHRUNK_MAX) else { return Ok(None) };
+        self.nr_shrunk += 1;
+        let origin = SeedFile::bare(finding.spec.clone());
+        // What cannot be shrunk, such as a hosted run, stays as it is.
+        let Ok(result) = shrink_run(&mut Workspace::new(), &origin, SHRINK_BUDGET) else { return Ok(None) };
+        let path = store.shrunk_file(finding, &result.file(&origin, source));
+        let path = path.map_err(|error| failed("shrunk seed file".to_owned(), error))?;
+        let (from, to) = (result.shrunk.from, result.shrunk.to);
+        let measures = format!("{} of {} context switches, {} of {} steps", to.switches, from.switches, to.steps, from.steps);
+        Ok(Some((path.display().to_string(), measures)))
     }
 
     /// The last line: everything in all.

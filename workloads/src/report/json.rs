@@ -131,6 +131,8 @@ pub struct FindingJson {
     pub run: RunJson,
     /// Where its seed file was written.
     pub seed_file: Option<String>,
+    /// Where the shrunk run was written.
+    pub shrunk_file: Option<String>,
     /// Runs with this property and title that were looked at and have this signature.
     pub runs: u64,
     /// Number of the first of them in the sweep, from 1.

@@ -60,6 +60,16 @@ impl Store {
         self.append("suspects.ndjson", &line(&SuspectJson::of(spec, number, outcome)))
     }
 
+    /// Writes the shrunk run of a finding beside its seed file and returns its path.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn shrunk_file(&self, finding: &Finding, file: &SeedFile) -> io::Result<PathBuf> {
+        let path = self.folder(finding).join("shrunk.toml");
+        fs::write(&path, seed_file::write(file))?;
+        Ok(path)
+    }
+
     /// Adds a confirmed finding: its report, and its line.
     ///
     /// # Errors
