@@ -48,32 +48,32 @@ fn check(name: &str, nr_others: usize) {
 
 #[test]
 fn flb_retrieve_enomem_shrinks() {
-    check("flb-retrieve-enomem--device-writes-foreign-memory", 3);
+    check("flb-retrieve-enomem--device-writes-foreign-memory", 2);
 }
 
 #[test]
 fn a_safe_stop_shrinks() {
-    check("flb-retrieve-enomem--tip-stops-safely", 3);
+    check("flb-retrieve-enomem--tip-stops-safely", 2);
 }
 
 #[test]
 fn v1_rule_is_passed_shrinks() {
-    check("map-vs-preserve--v1-rule-is-passed", 3);
+    check("map-vs-preserve--v1-rule-is-passed", 2);
 }
 
 #[test]
 fn map_in_flight_shrinks() {
-    check("preserve-iommufd--map-in-flight", 3);
+    check("preserve-iommufd--map-in-flight", 2);
 }
 
 #[test]
 fn use_after_free_shrinks() {
-    check("session-changes-while-serialised--given-up-files-handed-over", 3);
+    check("session-changes-while-serialised--given-up-files-handed-over", 2);
 }
 
 #[test]
 fn table_freed_before_flush_shrinks() {
-    check("unmap-vs-dma--table-freed-before-flush", 3);
+    check("unmap-vs-dma--table-freed-before-flush", 2);
 }
 
 #[test]

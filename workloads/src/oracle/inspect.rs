@@ -378,11 +378,13 @@ pub(super) fn cached_page(fabric: &Fabric, first: Pa, bytes: u64) -> Option<Cach
 /// A cached entry of a unit that translates, and a word it was made from that now reads otherwise. Bits that hardware sets by itself or
 /// ignores do not count.
 pub(super) fn stale(memory: &Memory, fabric: &Fabric) -> Option<(Cached, Source)> {
+    // Bits 61:52, ten of them.
+    const IGNORED_HIGH: u16 = (1 << 10) - 1;
     const NOT_READ: u64 = SecondStageEntry::new()
         .with_accessed(true)
         .with_dirty(true)
         .with_ignored_10(true)
-        .with_ignored_high((1 << SecondStageEntry::IGNORED_HIGH_BITS) - 1)
+        .with_ignored_high(IGNORED_HIGH)
         .with_ignored_63(true)
         .into_bits();
     for (index, slot) in fabric.units().iter().enumerate() {
