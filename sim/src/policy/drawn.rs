@@ -86,6 +86,8 @@ impl<S: Scheduler> Drawn<S> {
     }
 
     /// Who goes next by lottery, or because nobody else is there; `None` when it is the scheduler's turn.
+    // Kept out of line: where no daemon waits, a pick is short.
+    #[inline(never)]
     fn draw_turn(&mut self, ids: &[ActorId], others: &[ActorId], ops: &[Op]) -> Option<ActorId> {
         let nr_waiting = ids.len() - others.len();
         let seed = self.seed;

@@ -69,7 +69,7 @@ impl Pct {
     }
 
     /// The priority to fall to, when the step about to be performed is a change point.
-    #[inline]
+    #[inline(always)]
     fn take_change(&mut self) -> Option<u32> {
         let &(step, priority) = self.changes.last()?;
         if step > self.step {
@@ -82,7 +82,7 @@ impl Pct {
 }
 
 impl Scheduler for Pct {
-    #[inline]
+    #[inline(always)]
     fn pick(&mut self, enabled: Enabled<'_>) -> usize {
         // Between two changes of who is enabled or of a priority the same actor goes on.
         let mut index = if self.best_of == enabled.version { self.best } else { self.highest(enabled.ids) };
@@ -94,7 +94,7 @@ impl Scheduler for Pct {
         index
     }
 
-    #[inline]
+    #[inline(always)]
     fn performed(&mut self, actor: ActorId, op: Op) {
         // Only a step that was no choice still finds its change point here.
         while let Some(priority) = self.take_change() {
