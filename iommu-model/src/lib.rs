@@ -56,6 +56,7 @@ pub mod ats;
 pub mod cache;
 pub mod decision;
 pub mod inspect;
+mod page_span;
 pub mod provenance;
 pub mod request;
 pub mod riscv;

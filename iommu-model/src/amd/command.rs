@@ -2,8 +2,9 @@
 //! unit lacks, are illegal.
 
 use super::capability::Capabilities;
-use super::invalidate::{AddressRange, Invalidation, PagesScope};
+use super::invalidate::{Invalidation, PagesScope};
 use crate::addr::{Bdf, DomainId, Iova, PAGE_SHIFT, Pa, Pasid};
+use crate::page_span::AddressRange;
 use crate::spec::amd::command::{
     AnyCommand, CompletionWait, InvalidateDevice, InvalidateIotlb, InvalidatePages, OPCODE_COMPLETE_PPR, OPCODE_COMPLETION_WAIT,
     OPCODE_INVALIDATE_ALL, OPCODE_INVALIDATE_DEVICE, OPCODE_INVALIDATE_INTERRUPTS, OPCODE_INVALIDATE_IOTLB, OPCODE_INVALIDATE_PAGES,

@@ -8,54 +8,9 @@ use super::cache::space::Space;
 use super::paging::page_shift;
 use super::walk::{Outstanding, Step, Walk};
 use super::walkers::Walkers;
-use crate::addr::{Bdf, DomainId, Iova, PAGE_SHIFT, Pasid};
+use crate::addr::{Bdf, DomainId, Iova, Pasid};
 use crate::decision::{Decisions, Question, ask, ask_bool};
-
-/// Pages that a command names, first to last, both in.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct AddressRange {
-    /// Number of the first 4 KiB page.
-    pub first: u64,
-    /// Number of the last one.
-    pub last: u64,
-}
-
-/// Largest page number.
-const PAGE_LAST: u64 = u64::MAX >> PAGE_SHIFT;
-
-impl AddressRange {
-    /// Every page.
-    pub const ALL: Self = Self { first: 0, last: PAGE_LAST };
-
-    /// What address and S name: with S the lowest 0 bit of the page number has half the size. With no 0 bit at all,
-    /// everything (assumption).
-    pub(crate) const fn decode(page: u64, sized: bool) -> Self {
-        if !sized {
-            return Self { first: page, last: page };
-        }
-        let bits = page.trailing_ones() + 1;
-        let low = if bits >= u64::BITS - PAGE_SHIFT { PAGE_LAST } else { (1 << bits) - 1 };
-        Self { first: page & !low, last: page | low }
-    }
-
-    /// Whether it shares a page with the 2^`shift` bytes around an address.
-    #[must_use]
-    pub const fn overlaps(self, address: Iova, shift: u32) -> bool {
-        let page = address.0 >> PAGE_SHIFT;
-        let low = if shift >= u64::BITS { PAGE_LAST } else { (1 << (shift - PAGE_SHIFT)) - 1 };
-        page & !low <= self.last && self.first <= page | low
-    }
-
-    /// Whether it is at least as large as 2^`shift` bytes.
-    #[must_use]
-    pub const fn is_as_large_as(self, shift: u32) -> bool {
-        self.last - self.first >= (1 << (shift - PAGE_SHIFT)) - 1
-    }
-
-    const fn is_all(self) -> bool {
-        self.first == 0 && self.last == PAGE_LAST
-    }
-}
+use crate::page_span::AddressRange;
 
 /// INVALIDATE_IOMMU_PAGES.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -209,22 +164,5 @@ fn widen(asked: Invalidation, d: &mut dyn Decisions) -> Invalidation {
         0 => asked,
         1 => one_step,
         _ => Invalidation::All,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_lowest_zero_bit_gives_the_size_of_a_range() {
-        assert_eq!(AddressRange::decode(0b1000, true), AddressRange { first: 0b1000, last: 0b1001 });
-        assert_eq!(AddressRange::decode(0b1011, true), AddressRange { first: 0b1000, last: 0b1111 });
-        assert_eq!(AddressRange::decode(0x7_ffff_ffff_ffff, true), AddressRange::ALL, "what Linux sends for everything");
-        assert_eq!(AddressRange::decode(PAGE_LAST, true), AddressRange::ALL);
-        assert_eq!(AddressRange::decode(7, false), AddressRange { first: 7, last: 7 });
-        let two = AddressRange::decode(0x200, true);
-        assert!(two.overlaps(Iova(0x20_0000), 21) && !two.overlaps(Iova(0x40_0000), 21) && two.overlaps(Iova(0), 64));
-        assert!(two.is_as_large_as(13) && !two.is_as_large_as(14));
     }
 }

@@ -61,6 +61,7 @@ mod unit;
 mod walk;
 mod walkers;
 
+pub use crate::page_span::AddressRange;
 pub use cache::Caches;
 pub use cache::device::DeviceCached;
 pub use cache::directory::DirectoryEntry;
@@ -73,7 +74,7 @@ pub use command_buffer::{CommandError, CommandInput, CommandProgress};
 pub use device_entry::{DeviceEntry, GuestTables, HostTranslation};
 pub use event_log::{EventInput, EventProgress};
 pub use fault::Event;
-pub use invalidate::{AddressRange, Invalidation, InvalidationDone, PagesScope};
+pub use invalidate::{Invalidation, InvalidationDone, PagesScope};
 pub use register_file::{Register, locate_register};
 pub use registers::RegisterEffect;
 pub use unit::Unit;

@@ -2,9 +2,10 @@
 //! reserved bit, and unsupported if the capabilities do not have it; both stop the queue.
 
 use super::id::{DeviceId, Gscid, Pscid};
-use super::invalidate::{AddressRange, GvmaScope, Invalidation, VmaScope};
+use super::invalidate::{GvmaScope, Invalidation, VmaScope};
 use super::unit::Unit;
 use crate::addr::{Bdf, Pa, Pasid};
+use crate::page_span::AddressRange;
 use crate::spec::riscv::command::{
     AnyCommand, AtsCommand, DirectoryCommand, FUNC_ATS_INVAL, FUNC_ATS_PRGR, FUNC_FENCE_C, FUNC_GVMA, FUNC_INVAL_DDT, FUNC_INVAL_PDT,
     FUNC_VMA, FenceCommand, InvalidateCommand, OPCODE_ATS, OPCODE_IODIR, OPCODE_IOFENCE, OPCODE_IOTINVAL,

@@ -1,7 +1,6 @@
 //! Ids that only this architecture has. A process_id is a [`Pasid`](crate::Pasid).
 
-use crate::addr::Bdf;
-use core::fmt;
+use crate::addr::{Bdf, hex_fmt};
 
 /// A device_id, 24 bits. For PCIe: segment 23:16, requester id 15:0.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -29,19 +28,4 @@ pub struct Gscid(pub u16);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Pscid(pub u32);
 
-macro_rules! hex_fmt {
-    ($($name:ident),*) => {$(
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "{:#x}", self.0)
-            }
-        }
-
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, concat!(stringify!($name), "({:#x})"), self.0)
-            }
-        }
-    )*};
-}
 hex_fmt!(DeviceId, Gscid, Pscid);

@@ -11,45 +11,9 @@ use super::id::{DeviceId, Gscid, Pscid};
 use super::paging::page_shift;
 use super::walk::Walk;
 use super::walkers::Walkers;
-use crate::addr::{Iova, PAGE_SHIFT, Pasid};
+use crate::addr::{Iova, Pasid};
 use crate::decision::{Decisions, Question, ask, ask_bool};
-use crate::spec::riscv::command::PAGE_BITS;
-
-/// Pages that a command names, first to last, both in.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct AddressRange {
-    /// Number of the first 4 KiB page.
-    pub first: u64,
-    /// Number of the last one.
-    pub last: u64,
-}
-
-impl AddressRange {
-    /// One page.
-    #[must_use]
-    pub const fn page(address: Iova) -> Self {
-        Self { first: address.page_number(), last: address.page_number() }
-    }
-
-    /// What ADDR and S name: with S the lowest 0 bit of the page number gives the size. With all ones, which the
-    /// specification leaves open, everything.
-    pub(crate) const fn decode(page: u64, is_range: bool) -> Self {
-        if !is_range {
-            return Self { first: page, last: page };
-        }
-        let size_bits = page.trailing_ones() + 1;
-        let low = if size_bits >= PAGE_BITS { u64::MAX >> PAGE_SHIFT } else { (1 << size_bits) - 1 };
-        Self { first: page & !low, last: page | low }
-    }
-
-    /// Whether it shares an address with the 2^`shift` bytes at `first`.
-    #[must_use]
-    pub const fn overlaps(self, first: u64, shift: u8) -> bool {
-        let page = first >> PAGE_SHIFT;
-        let last = page | ((1 << (shift as u32 - PAGE_SHIFT)) - 1);
-        page <= self.last && self.first <= last
-    }
-}
+use crate::page_span::AddressRange;
 
 /// IOTINVAL.VMA.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -139,10 +103,10 @@ impl Target<'_> {
             // An address names first-stage leaves, so not what no first stage had a part in.
             range.is_some_and(|range| {
                 let (first, shift) = entry.first_leaf();
-                !entry.space.has_first_stage() || !range.overlaps(first, shift)
+                !entry.space.has_first_stage() || !range.overlaps(Iova(first), u32::from(shift))
             })
         });
-        let leads_there = |first: Iova, level: u8| range.is_none_or(|range| range.overlaps(first.0, page_shift(level) as u8));
+        let leads_there = |first: Iova, level: u8| range.is_none_or(|range| range.overlaps(first, page_shift(level)));
         let keep_global = scope.pscid.is_some();
         let mine = |entry: &super::cache::walk::WalkEntry| {
             let of_first_stage = entry.space.has_first_stage() || range.is_none();
@@ -165,11 +129,11 @@ impl Target<'_> {
         let of_guest = |other: Option<Gscid>| other.is_some() && gscid.is_none_or(|gscid| Some(gscid) == other);
         let leaves = iotlb.retain(words, |entry| {
             let (first, shift) = entry.second_leaf();
-            !of_guest(entry.guest()) || range.is_some_and(|range| !range.overlaps(first, shift))
+            !of_guest(entry.guest()) || range.is_some_and(|range| !range.overlaps(Iova(first), u32::from(shift)))
         });
         let mine = |entry: &super::cache::walk::WalkEntry| {
             let second = matches!(entry.space, Space::GuestPhysical(_));
-            let leads_there = range.is_none_or(|range| range.overlaps(entry.first.0, page_shift(entry.level) as u8));
+            let leads_there = range.is_none_or(|range| range.overlaps(entry.first, page_shift(entry.level)));
             second && of_guest(entry.space.gscid()) && leads_there
         };
         let must_go = range.is_none() || scope.non_leaf;
@@ -211,7 +175,7 @@ fn names(scope: &VmaScope, space: Space) -> bool {
 fn covers_page(range: Option<AddressRange>, walk: &Walk) -> bool {
     let Some(range) = range else { return true };
     let shift = if walk.has_leaf { walk.leaf.shift } else { page_shift(walk.level) as u8 };
-    range.overlaps(walk.request.iova.0 & !((1 << shift) - 1), shift)
+    range.overlaps(walk.request.iova, u32::from(shift))
 }
 
 /// A unit may ignore the operands of IOTINVAL and remove everything.
@@ -228,22 +192,5 @@ fn widen(asked: Invalidation, d: &mut dyn Decisions) -> Invalidation {
         0 => asked,
         1 => one_step,
         _ => Invalidation::Translations,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_lowest_zero_bit_gives_the_size_of_a_range() {
-        assert_eq!(AddressRange::decode(0b1000, true), AddressRange { first: 0b1000, last: 0b1001 });
-        assert_eq!(AddressRange::decode(0b1011, true), AddressRange { first: 0b1000, last: 0b1111 });
-        let all = (1 << 52) - 1;
-        assert_eq!(AddressRange::decode(all >> 1, true), AddressRange { first: 0, last: all });
-        assert_eq!(AddressRange::decode(all, true), AddressRange { first: 0, last: all });
-        assert_eq!(AddressRange::decode(7, false), AddressRange { first: 7, last: 7 });
-        assert!(AddressRange::page(Iova(0x20_3000)).overlaps(0x20_0000, 21));
-        assert!(!AddressRange::page(Iova(0x40_0000)).overlaps(0x20_0000, 21));
     }
 }

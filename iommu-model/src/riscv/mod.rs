@@ -71,6 +71,7 @@ mod unit;
 mod walk;
 mod walkers;
 
+pub use crate::page_span::AddressRange;
 pub use cache::Caches;
 pub use cache::directory::{DeviceEntry, DirectoryNode, ProcessEntry};
 pub use cache::iotlb::{Permissions, TlbEntry};
@@ -82,7 +83,7 @@ pub use command_queue::{CommandError, CommandInput, CommandProgress};
 pub use context::{DeviceContext, MessageTable, ProcessContext, Stage};
 pub use fault::AtsAnswer;
 pub use id::{DeviceId, Gscid, Pscid};
-pub use invalidate::{AddressRange, GvmaScope, Invalidation, InvalidationDone, VmaScope};
+pub use invalidate::{GvmaScope, Invalidation, InvalidationDone, VmaScope};
 pub use messages::InterruptFile;
 pub use record_queue::{RecordInput, RecordProgress};
 pub use register_file::{Register, locate_register};

@@ -26,8 +26,8 @@
 //! - Copies of an entry with NextLevel 7 stand for themselves.
 
 use super::{Change, Frames, Needs, Place, Rules, Targets};
-use crate::addr::{Bdf, DomainId, Iova, PAGE_SIZE, Pasid, Pfn};
-use crate::amd::{AddressRange, Invalidation, PagesScope};
+use crate::addr::{Bdf, DomainId, Iova, Pasid, Pfn};
+use crate::amd::{Invalidation, PagesScope};
 use crate::ats::DeviceInvalidation;
 use crate::spec::amd::device_table::{DeviceEntryHigh, DeviceEntryLow};
 use crate::spec::amd::guest_table::{GuestCr3Entry, GuestEntry};
@@ -251,7 +251,7 @@ impl Rules for AmdRules {
             (Command::Unit(Invalidation::Device(named)), Need::Device(source)) => named == source,
             (Command::Unit(Invalidation::Pages(scope)), Need::Pages { domain, pasid, first, span_bytes, non_leaf }) => {
                 let PagesScope { domain: named, pasid: one, range, directories } = scope;
-                named == domain && one == pasid && (directories || !non_leaf) && holds(range, first, span_bytes)
+                named == domain && one == pasid && (directories || !non_leaf) && range.holds(first, span_bytes)
             }
             (Command::Device(command), Need::DeviceTlb { source, pasid, first, span_bytes }) => {
                 command.source == source && (command.every_pasid || command.pasid == pasid) && command.range.holds(first, span_bytes)
@@ -305,14 +305,4 @@ fn level_pages(level: u8) -> u64 {
 
 const fn aligned(frame: u64, pages: u64) -> Frames {
     Frames { first: Pfn(frame & !(pages - 1)), count: pages }
-}
-
-/// Whether a range holds all of `span_bytes` at `first`; 0 bytes stand for every address.
-const fn holds(range: AddressRange, first: Iova, span_bytes: u64) -> bool {
-    if span_bytes == 0 {
-        return range.first == 0 && range.last == AddressRange::ALL.last;
-    }
-    let page = first.page_number();
-    let pages = if span_bytes < PAGE_SIZE { 1 } else { span_bytes / PAGE_SIZE };
-    range.first <= page && page + (pages - 1) <= range.last
 }

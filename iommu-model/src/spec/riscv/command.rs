@@ -27,9 +27,6 @@ pub const FUNC_ATS_INVAL: u8 = 0;
 /// func3 of ATS: page request group response.
 pub const FUNC_ATS_PRGR: u8 = 1;
 
-/// Bits of a page number in ADDR.
-pub const PAGE_BITS: u32 = 52;
-
 /// What every command has.
 #[bitfield(u128)]
 #[derive(PartialEq, Eq)]
