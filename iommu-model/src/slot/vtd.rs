@@ -8,6 +8,7 @@
 //! | root | context global, PASID cache global (scalable mode), IOTLB global |
 //! | context, legacy | context device-selective, IOTLB of the old DID |
 //! | context, scalable | context device-selective, PASID cache and IOTLB of the domain |
+//! | PASID directory | PASID cache and IOTLB of the domain |
 //! | PASID entry, second stage or nested | PASID cache of (DID, PASID), IOTLB of the DID |
 //! | PASID entry, first stage or pass-through | PASID cache of (DID, PASID), PASID-based IOTLB of both |
 //! | second stage | IOTLB pages; IH = 0 for a pointer |
@@ -25,7 +26,9 @@ use crate::addr::{Bdf, DomainId, Iova, Pasid, Pfn};
 use crate::ats::DeviceInvalidation;
 use crate::spec::vtd::context::{ContextEntry, TT_DEVICE_TLB, TT_PASS_THROUGH};
 use crate::spec::vtd::first_stage::FirstStageEntry;
-use crate::spec::vtd::pasid::{PGTT_FIRST, PGTT_NESTED, PGTT_SECOND, PasidEntryFirstStage, PasidEntryLow, ScalableContextEntry};
+use crate::spec::vtd::pasid::{
+    PGTT_FIRST, PGTT_NESTED, PGTT_SECOND, PasidDirectoryEntry, PasidEntryFirstStage, PasidEntryLow, ScalableContextEntry,
+};
 use crate::spec::vtd::root::{RootEntry, ScalableRootEntry};
 use crate::spec::vtd::second_stage::SecondStageEntry;
 use crate::vtd::{Capabilities, ContextScope, Invalidation, IotlbScope, PasidScope, matches_source};
@@ -40,6 +43,8 @@ pub enum Kind {
     Context,
     /// Scalable-mode context entry.
     ScalableContext,
+    /// PASID directory entry.
+    PasidDirectory,
     /// PASID table entry.
     PasidEntry,
     /// Paging entry of the only or the second stage.
@@ -180,7 +185,7 @@ impl Rules for VtdRules {
             Kind::Root | Kind::Context => 2,
             Kind::ScalableContext => 4,
             Kind::PasidEntry => 8,
-            Kind::Second { .. } | Kind::First { .. } => 1,
+            Kind::PasidDirectory | Kind::Second { .. } | Kind::First { .. } => 1,
         }
     }
 
@@ -221,6 +226,11 @@ impl Rules for VtdRules {
                 device_tlb |= entry.translation_type() == TT_DEVICE_TLB;
                 let domain = Some(DomainId(entry.domain()));
                 smallvec![Need::Context(Some((place.source, domain))), Need::Iotlb(domain)]
+            }
+            // It leads to 64 PASIDs, of this domain as far as the caller knows.
+            Kind::PasidDirectory => {
+                let domain = place.domain;
+                smallvec![Need::Pasid(Some((domain, None))), Need::Iotlb(Some(domain))]
             }
             Kind::ScalableContext => {
                 device_tlb |= ScalableContextEntry::from_bits(bits).device_tlb();
@@ -330,6 +340,7 @@ impl Rules for VtdRules {
                 let count = (1u64 << (entry.directory_size() + 7)).div_ceil(512);
                 smallvec![Frames { first: Pfn(entry.directory()), count }]
             }
+            Kind::PasidDirectory => smallvec![Frames::one(PasidDirectoryEntry::from_bits(words[0]).table())],
             Kind::PasidEntry => {
                 let low = PasidEntryLow::from_bits(bits);
                 let first = Frames::one(words.get(2).map_or(0, |word| PasidEntryFirstStage::from_bits(*word).first_stage()));

@@ -5,7 +5,7 @@ use iommu_model::slot::vtd::{Command, Kind, Need, VtdRules};
 use iommu_model::slot::{Checker, Event, Place, State, Violation};
 use iommu_model::spec::vtd::context::{AW_48, ContextEntry};
 use iommu_model::spec::vtd::descriptor::{GRANULARITY_DOMAIN, GRANULARITY_NARROW, IotlbDescriptor, TYPE_IOTLB};
-use iommu_model::spec::vtd::pasid::{PGTT_FIRST, PGTT_SECOND, PasidEntryFirstStage, PasidEntryLow};
+use iommu_model::spec::vtd::pasid::{PGTT_FIRST, PGTT_SECOND, PasidDirectoryEntry, PasidEntryFirstStage, PasidEntryLow};
 use iommu_model::spec::vtd::root::RootEntry;
 use iommu_model::spec::vtd::second_stage::SecondStageEntry;
 use iommu_model::{
@@ -239,6 +239,19 @@ fn a_root_entry_needs_global_invalidations_of_every_cache() {
         events.extend([iotlb(IotlbScope::Global), Event::Waited, Event::Released(Pfn(3))]);
         assert_eq!(run(&mut checker, &events), Ok(()));
         assert_eq!(checker.unclean().count(), 0);
+    }
+}
+
+#[test]
+fn a_pasid_directory_entry_needs_every_pasid_of_its_domain() {
+    let word = PasidDirectoryEntry::new().with_present(true).with_table(3).into_bits();
+    let cache = |scope| Event::Issued(Command::Unit(Invalidation::Pasid(scope)));
+    let one = cache(PasidScope::One { domain: DOMAIN, pasid: Pasid(3) });
+    for (outer, good) in [(cache(PasidScope::Domain(DOMAIN)), true), (cache(PasidScope::Global), true), (one, false)] {
+        let mut checker = Checker::new(VtdRules { scalable: true, ..RULES });
+        checker.declare(SLOT, Kind::PasidDirectory, place(), &[word]);
+        let events = [stored(SLOT, 0), outer, Event::Waited, iotlb(IotlbScope::Domain(DOMAIN)), Event::Waited, Event::Released(Pfn(3))];
+        assert_eq!(run(&mut checker, &events).is_ok(), good, "{outer:?}");
     }
 }
 
