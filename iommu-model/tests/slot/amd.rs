@@ -1,13 +1,16 @@
 //! AMD-Vi.
 
-use super::run;
-use iommu_model::amd::{AddressRange, Invalidation, PagesScope};
+use super::{run, watch};
+use iommu_model::amd::{AddressRange, Capabilities, CommandInput, CommandProgress, Invalidation, PagesScope, Register, Unit};
 use iommu_model::slot::amd::{AmdRules, Command, Kind, Need};
 use iommu_model::slot::{Checker, Event, Place, State, Violation};
+use iommu_model::spec::amd::command::{CompletionWait, InvalidatePages, OPCODE_COMPLETION_WAIT, OPCODE_INVALIDATE_PAGES};
+use iommu_model::spec::amd::control::Control;
 use iommu_model::spec::amd::device_table::{DeviceEntryHigh, DeviceEntryLow, GUEST_PAGING_5};
 use iommu_model::spec::amd::guest_table::{GuestCr3Entry, GuestEntry};
 use iommu_model::spec::amd::host_table::{HostEntry, NEXT_SIZED};
-use iommu_model::{Bdf, DeviceInvalidation, DomainId, Iova, Pa, PageRange, Pasid, Pfn};
+use iommu_model::spec::amd::register::{BufferBase, DeviceTableBase};
+use iommu_model::{Bdf, Decisions, DeviceInvalidation, DomainId, Iova, Pa, PageRange, Params, Pasid, Pfn};
 
 type E = Event<Command>;
 
@@ -317,4 +320,71 @@ fn good_and_bad_stores_are_flushed_where_the_unit_does_not_snoop() {
         assert_eq!(run(&mut checker, &events), Ok(()));
         assert_eq!(!unclean(&checker), good, "{events:?}");
     }
+}
+
+impl watch::Architecture for Unit {
+    type Rules = AmdRules;
+
+    fn unit(params: Params) -> Self {
+        let mut unit = Self::new(Capabilities { not_present_cached: false, ..Capabilities::default() }, params);
+        unit.write_register(Register::DeviceTableBase, DeviceTableBase::new().with_frame(watch::DEVICE_TABLE).into_bits());
+        unit.write_register(Register::CommandBase, BufferBase::new().with_frame(watch::CONTEXT).with_length(8).into_bits());
+        unit.write_register(Register::Control, Control::new().with_enable(true).with_command_buffer(true).into_bits());
+        unit
+    }
+
+    fn rules() -> AmdRules {
+        RULES
+    }
+
+    fn outer_words() -> Vec<(Pa, u64)> {
+        let words = device_words(low().with_mode(3).with_root(watch::TOP), DeviceEntryHigh::new());
+        words.into_iter().enumerate().map(|(n, word)| (Pa(watch::DEVICE_TABLE << 12).offset(8 * n as u64), word)).collect()
+    }
+
+    fn pointer(level: u8, frame: u64) -> u64 {
+        host(frame).with_next_level(level - 1).into_bits()
+    }
+
+    fn leaf(frame: u64) -> u64 {
+        host(frame).into_bits()
+    }
+
+    fn declare(checker: &mut Checker<AmdRules>, pa: Pa, level: u8, first: Iova, span_bytes: u64, word: u64) {
+        checker.declare(pa, Kind::Host { level }, Place { first, span_bytes, ..place() }, &[word]);
+    }
+
+    fn invalidate(&mut self, scope: watch::Scope, d: &mut dyn Decisions) -> Command {
+        let plain = InvalidatePages::new().with_opcode(OPCODE_INVALIDATE_PAGES).with_domain(DOMAIN.0);
+        let pages = match scope {
+            watch::Scope::All => plain.with_sized(true).with_page(u64::MAX >> 13).with_directories(true),
+            watch::Scope::Page { page, leaf_only } => plain.with_page(page).with_directories(!leaf_only),
+        };
+        let mut commands = vec![CompletionWait::new().with_opcode(OPCODE_COMPLETION_WAIT).into_bits(), pages.into_bits()];
+        let tail = self.read_register(Register::CommandTail);
+        self.write_register(Register::CommandTail, (tail + 32) % 4096);
+        let (mut input, mut asked) = (CommandInput::Continue, None);
+        loop {
+            input = match self.command_advance(input, d) {
+                CommandProgress::Idle => break,
+                CommandProgress::Fetch { .. } => {
+                    let bits = commands.pop().expect("two are there");
+                    CommandInput::Command([bits as u64, (bits >> 64) as u64])
+                }
+                CommandProgress::Invalidated { what, .. } => {
+                    asked = asked.or(Some(what.asked));
+                    CommandInput::Continue
+                }
+                CommandProgress::Deferred { .. } | CommandProgress::Completed { .. } => CommandInput::Continue,
+                CommandProgress::Drain { .. } => CommandInput::Drained,
+                other => panic!("{other:?}"),
+            };
+        }
+        Command::Unit(asked.expect("it was carried out"))
+    }
+}
+
+#[test]
+fn the_model_never_uses_what_was_cleaned_away() {
+    watch::never_uses_what_was_cleaned_away::<Unit>();
 }

@@ -5,6 +5,7 @@ mod amd;
 mod riscv;
 mod smmu;
 mod vtd;
+mod watch;
 
 use iommu_model::slot::{Checker, Event, Rules, Violation};
 

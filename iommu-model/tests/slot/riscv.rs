@@ -1,16 +1,19 @@
 //! The RISC-V IOMMU.
 
-use super::run;
-use iommu_model::riscv::{AddressRange, DeviceId, Gscid, GvmaScope, Invalidation, Pscid, VmaScope};
+use super::{run, watch};
+use iommu_model::riscv::{
+    AddressRange, Capabilities, CommandInput, CommandProgress, DeviceId, Gscid, GvmaScope, Invalidation, Pscid, Register, Unit, VmaScope,
+};
 use iommu_model::slot::riscv::{Command, Kind, Need, Place, RiscvRules};
 use iommu_model::slot::{Checker, Event, State, Violation};
+use iommu_model::spec::riscv::command::{FenceCommand, InvalidateCommand, OPCODE_IOFENCE, OPCODE_IOTINVAL};
 use iommu_model::spec::riscv::device_context::{
     DirectoryEntry, MODE_PD8, MODE_SV39, SecondStagePointer, TablePointer, TranslationAttributes, TranslationControl,
 };
 use iommu_model::spec::riscv::msi::{MSI_MODE_BASIC, MsiEntryBasic};
 use iommu_model::spec::riscv::paging::PageTableEntry;
 use iommu_model::spec::riscv::process_context::ProcessAttributes;
-use iommu_model::{Bdf, DeviceInvalidation, Iova, Pa, PageRange, Pasid, Pfn};
+use iommu_model::{Bdf, Decisions, DeviceInvalidation, Iova, Pa, PageRange, Params, Pasid, Pfn};
 
 type E = Event<Command>;
 
@@ -319,4 +322,75 @@ fn good_and_bad_stores_are_flushed_where_the_unit_does_not_snoop() {
         assert_eq!(run(&mut checker, &events), Ok(()));
         assert_eq!(!unclean(&checker), good, "{events:?}");
     }
+}
+
+impl watch::Architecture for Unit {
+    type Rules = RiscvRules;
+
+    fn unit(params: Params) -> Self {
+        let mut unit = Self::new(Capabilities::default(), params);
+        unit.write_register(Register::Ddtp, watch::DEVICE_TABLE << 10 | 2);
+        unit.write_register(Register::Cqb, watch::CONTEXT << 10 | 7);
+        unit.write_register(Register::Cqcsr, 1);
+        unit.register_drained();
+        unit
+    }
+
+    fn rules() -> RiscvRules {
+        RULES
+    }
+
+    fn outer_words() -> Vec<(Pa, u64)> {
+        let [control, second, attributes, _] = context(0, false, MODE_SV39);
+        let first = TablePointer::new().with_mode(MODE_SV39).with_ppn(watch::TOP).into_bits();
+        let words = [control, second & !0xffff_ffff_ffff, attributes, first];
+        words.into_iter().enumerate().map(|(n, word)| (Pa(watch::DEVICE_TABLE << 12).offset(8 * n as u64), word)).collect()
+    }
+
+    fn pointer(_: u8, frame: u64) -> u64 {
+        PageTableEntry::new().with_valid(true).with_ppn(frame).into_bits()
+    }
+
+    fn leaf(frame: u64) -> u64 {
+        leaf(frame).into_bits()
+    }
+
+    fn declare(checker: &mut Checker<RiscvRules>, pa: Pa, level: u8, first: Iova, span_bytes: u64, word: u64) {
+        checker.declare(pa, Kind::First { level: level - 1 }, Place { first, span_bytes, ..place() }, &[word]);
+    }
+
+    fn invalidate(&mut self, scope: watch::Scope, d: &mut dyn Decisions) -> Command {
+        let plain = InvalidateCommand::new().with_opcode(OPCODE_IOTINVAL).with_pscid_valid(true).with_pscid(PSCID.0);
+        let vma = match scope {
+            watch::Scope::All => plain,
+            watch::Scope::Page { page, .. } => plain.with_address_valid(true).with_page(page),
+        };
+        let fence = FenceCommand::new().with_opcode(OPCODE_IOFENCE).with_reads(true).with_writes(true);
+        let mut commands = vec![fence.into_bits(), vma.into_bits()];
+        let tail = self.read_register(Register::Cqt);
+        self.write_register(Register::Cqt, (tail + 2) % 256);
+        let (mut input, mut asked) = (CommandInput::Continue, None);
+        loop {
+            input = match self.command_queue_advance(input, d) {
+                CommandProgress::Idle => break,
+                CommandProgress::Fetch { .. } => {
+                    let bits = commands.pop().expect("two are there");
+                    CommandInput::Command([bits as u64, (bits >> 64) as u64])
+                }
+                CommandProgress::Invalidated { what, .. } => {
+                    asked = asked.or(Some(what.asked));
+                    CommandInput::Continue
+                }
+                CommandProgress::Drain { .. } => CommandInput::Drained,
+                CommandProgress::Stopped { .. } | CommandProgress::Write { .. } => panic!("nothing here stops or writes"),
+                _ => CommandInput::Continue,
+            };
+        }
+        Command::Unit(asked.expect("it was carried out"))
+    }
+}
+
+#[test]
+fn the_model_never_uses_what_was_cleaned_away() {
+    watch::never_uses_what_was_cleaned_away::<Unit>();
 }

@@ -1,15 +1,18 @@
 //! SMMUv3.
 
-use super::run;
+use super::{run, watch};
 use iommu_model::slot::smmu::{Command, Kind, Need, Place, SmmuRules};
 use iommu_model::slot::{Checker, Event, State, Violation};
-use iommu_model::smmu::{AddressRange, Asid, Invalidation, StreamId, Vmid};
+use iommu_model::smmu::{
+    AddressRange, Asid, Capabilities, CommandInput, CommandProgress, Invalidation, Params, Register, StreamId, Unit, Vmid,
+};
+use iommu_model::spec::smmu::command::{SYNC, TLBI_NH_ASID, TLBI_NH_VA, TlbCommand};
 use iommu_model::spec::smmu::context::{Context0, ContextLevel1, ContextTable};
 use iommu_model::spec::smmu::descriptor::{Descriptor, Stage1Leaf, Stage1Table, Stage2Leaf};
 use iommu_model::spec::smmu::stream::{
     CONFIG_BYPASS, CONFIG_NESTED, CONFIG_STAGE_1, CONFIG_STAGE_2, StreamEntry0, StreamEntry1, StreamEntry2, StreamEntry3, StreamLevel1,
 };
-use iommu_model::{Bdf, DeviceInvalidation, Iova, Pa, PageRange, Pasid, Pfn};
+use iommu_model::{Bdf, Decisions, DeviceInvalidation, Iova, Pa, PageRange, Pasid, Pfn};
 
 type E = Event<Command>;
 
@@ -409,4 +412,85 @@ fn what_is_missing_is_named() {
     let mut fresh = self::checker(RULES, Kind::Stream, place(), &stream_words(CONFIG_STAGE_1));
     assert_eq!(run(&mut fresh, &[stored(1, merge)]), Ok(()));
     assert_eq!(fresh.state(SLOT), Some(&State::Valid), "MEV does not count");
+}
+
+impl watch::Architecture for Unit {
+    type Rules = SmmuRules;
+
+    fn unit(params: iommu_model::Params) -> Self {
+        let two = params.iotlb;
+        let sizes = Params { tlb: two, walk_1: [two; 3], walk_2: [two; 3], ..Params::default() };
+        let mut unit = Self::new(Capabilities::default(), sizes);
+        unit.write_register(Register::StrtabBase, watch::DEVICE_TABLE << 12);
+        unit.write_register(Register::StrtabBaseCfg, 4);
+        unit.write_register(Register::CmdqBase, 8);
+        unit.write_register(Register::Cr0, 0x9);
+        unit.register_drained();
+        unit
+    }
+
+    fn rules() -> SmmuRules {
+        RULES
+    }
+
+    fn outer_words() -> Vec<(Pa, u64)> {
+        let stream = StreamEntry0::new().with_valid(true).with_config(CONFIG_STAGE_1).with_context(watch::CONTEXT << 6);
+        let context = Context0::new().with_valid(true).with_size_0(25).with_disable_1(true).with_aarch64(true).with_abort(true);
+        let context = context.with_output_size(4).with_asid(ASID.0);
+        let (stream_pa, context_pa) = (Pa(watch::DEVICE_TABLE << 12), Pa(watch::CONTEXT << 12));
+        let table = ContextTable::new().with_table(watch::TOP << 8);
+        let vmid = StreamEntry2::new().with_vmid(VMID.0);
+        vec![
+            (stream_pa, stream.into_bits()),
+            (stream_pa.offset(16), vmid.into_bits()),
+            (context_pa, context.into_bits()),
+            (context_pa.offset(8), table.into_bits()),
+        ]
+    }
+
+    fn pointer(_: u8, frame: u64) -> u64 {
+        Descriptor::new().with_valid(true).with_table_or_page(true).with_frame(frame).into_bits()
+    }
+
+    fn leaf(frame: u64) -> u64 {
+        page(frame).with_unprivileged(true).into_bits()
+    }
+
+    fn declare(checker: &mut Checker<SmmuRules>, pa: Pa, level: u8, first: Iova, span_bytes: u64, word: u64) {
+        checker.declare(pa, Kind::Stage1 { level: 4 - level, granule: 12 }, Place { first, span_bytes, ..place() }, &[word]);
+    }
+
+    fn invalidate(&mut self, scope: watch::Scope, d: &mut dyn Decisions) -> Command {
+        let plain = TlbCommand::new().with_vmid(VMID.0).with_asid(ASID.0);
+        let tlbi = match scope {
+            watch::Scope::All => plain.with_opcode(TLBI_NH_ASID),
+            watch::Scope::Page { page, leaf_only } => plain.with_opcode(TLBI_NH_VA).with_frame(page).with_leaf(leaf_only),
+        };
+        let mut commands = vec![u128::from(SYNC), tlbi.into_bits()];
+        let producer = self.read_register(Register::CmdqProd);
+        self.write_register(Register::CmdqProd, (producer + 2) % (2 << 8));
+        let (mut input, mut asked) = (CommandInput::Continue, None);
+        loop {
+            input = match self.command_advance(input, d) {
+                CommandProgress::Idle => break,
+                CommandProgress::Fetch { .. } => {
+                    let bits = commands.pop().expect("two are there");
+                    CommandInput::Command([bits as u64, (bits >> 64) as u64])
+                }
+                CommandProgress::Consumed { done, .. } => {
+                    asked = asked.or(done.map(|done| done.asked));
+                    CommandInput::Continue
+                }
+                CommandProgress::Drain { .. } => CommandInput::Drained,
+                CommandProgress::Synchronised { .. } => CommandInput::Continue,
+                other => panic!("{other:?}"),
+            };
+        }
+        Command::Unit(asked.expect("it was carried out"))
+    }
+}
+
+#[test]
+fn the_model_never_uses_what_was_cleaned_away() {
+    watch::never_uses_what_was_cleaned_away::<Unit>();
 }
