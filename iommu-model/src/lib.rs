@@ -40,12 +40,12 @@
 //!
 //! | what | where |
 //! | --- | --- |
-//! | rules, one test each, and every race with what forbids it | `tests/vtd` |
-//! | what the manual allows, as a set, both ways; written without this crate's layouts | `tests/reference` |
-//! | nothing is used that was cleaned away, whatever software and hardware choose | `tests/slot` |
+//! | rules, one test each, and every race with what forbids it | `tests/vtd`, `smmu`, `amd`, `riscv` |
+//! | what the manual allows, as a set, both ways; written without this crate's layouts; with PASIDs, and inside walks | `tests/reference` |
+//! | every rule of changing tables, kept and broken; nothing is used that was cleaned away, on all four | `tests/slot` |
 //! | cycles add up to the published curves | `tests/curves` |
-//! | arbitrary bytes: `cargo test --release -p iommu-model --test fuzz -- --ignored` for ten million inputs | `tests/fuzz.rs` |
-//! | no step allocates | `tests/allocations.rs` |
+//! | arbitrary bytes: `cargo test --release -p iommu-model --test fuzz -- --ignored` for ten million inputs each | `tests/fuzz` |
+//! | no step allocates | `tests/allocations.rs` and its neighbours |
 //! | speed: `cargo bench -p iommu-model`; on a busy machine its bench `least` | `benches` |
 #![doc = ""]
 #![doc = include_str!("../docs/referee.md")]

@@ -12,15 +12,16 @@
 //! | guest | INVALIDATE_IOMMU_PAGES of the PASID, with GN; PDE for a pointer |
 //!
 //! INVALIDATE_IOTLB_PAGES comes last, where a device may translate for itself. COMPLETION_WAIT completes all that was issued
-//! before. Commands are carried out in order here: so Linux issues them, with one wait at the end; with
+//! before, accesses included ([`Event::Waited`](super::Event::Waited)). Commands are carried out in order here: so Linux issues them, with one wait at the end; with
 //! [`AmdRules::wait_between`] each stage must be complete before the next one is issued.
 //!
 //! - A device table entry is read as one unit of 256 bits, and software stores at most 128. An entry that is present may
 //!   change in one store of either half; with guest tables the depth of those lies in the upper half and everything else
 //!   in the lower, so that the depth may change only while the entry is absent. Half of a half is no unit: what an 8-byte
 //!   store changes in the lower half must be clean before the next one.
-//! - Absent is V = 1 with TV = 0, which blocks. V = 0 lets every address pass untranslated: to clear an entry so opens the
-//!   device. A fresh entry owes an invalidation all the same: what was absent said something, and may be cached.
+//! - Absent is V = 1 with TV = 0, as Linux leaves an entry that must block: IR and IW are 0 then (that they are is not
+//!   looked at). V = 0 lets every address pass untranslated: to clear an entry so opens the device. A fresh
+//!   entry owes an invalidation all the same: what was absent said something, and may be cached.
 //! - Host and guest entries may be replaced in one store. A fresh one owes nothing, unless the unit caches absence
 //!   (NpCache in the capability header).
 //! - Copies of an entry with NextLevel 7 stand for themselves.

@@ -14,7 +14,8 @@
 //! | stage 2 | TLBI_S2_IPA; Leaf = 0 for a table; under a stage 1, TLBI_NH_ALL after it |
 //!
 //! ATC_INV comes last, where a device may translate for itself. A CMD_SYNC completes each stage before the next one is issued:
-//! so Linux does it everywhere; whether the queue itself keeps the order is not verified.
+//! so Linux does it everywhere; whether the queue itself keeps the order is not verified. It waits for accesses too, and
+//! so is [`Event::Waited`](super::Event::Waited).
 //!
 //! - STE and CD are read in pieces of 64 bits, at any time, valid or not. What a valid one says may change in one store of
 //!   one word; the words that the new meaning is made of must be stored, cleaned and waited for before. What needs

@@ -18,6 +18,9 @@
 //! issued; only the device TLB may be issued together with what comes before it. A fresh entry owes nothing unless the
 //! unit has caching mode; then everything but first-stage entries does.
 //!
+//! A wait after invalidations with DR and DW (or of units that always drain) is [`Event::Waited`](super::Event::Waited); without
+//! drains it is [`Event::Completed`](super::Event::Completed): entries may be used again, frames may not be given away.
+//!
 //! Entries of more than one word must be cleared by their first word before anything else changes. Paging entries
 //! may be replaced in one store. Software bits do not count.
 
