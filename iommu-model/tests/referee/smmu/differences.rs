@@ -96,7 +96,7 @@ const NEVER_PRIVILEGED: Difference = Difference {
 };
 const CONCATENATED: Difference = Difference {
     name: "concatenated tables",
-    reason: "QEMU looks for the second and later of several stage-2 tables at the start level further away: each as far as all are long",
+    reason: "of several stage-2 tables at the start level QEMU adds the one's place to the base before it aligns that: it uses the first, or strays",
     side: Side::Model,
 };
 
@@ -290,12 +290,13 @@ fn beyond_first_table(smmu: &Smmu, image: &TableMemory) -> Vec<(u64, u64)> {
     };
     let page = stride + 3;
     let (all, one) = (8_u64 << (input - below), 8_u64 << stride);
-    let base = (StreamEntry3::from_bits(words[3].1).table() << 4) & !(all - 1);
+    let raw = StreamEntry3::from_bits(words[3].1).table() << 4;
+    let base = raw & !(all - 1);
     // Other tables may lie there too: only where stage 2 begins does the place count.
     let level = LAST_LEVEL.saturating_sub(((below - page) / stride) as u8);
     let begins = image.kinds.iter().zip(trail).filter(|(kind, _)| **kind == FetchKind::Stage2 { level }).map(|(_, (pa, _))| *pa);
     let inside = begins.filter(|pa| (base + one..base + all).contains(pa));
-    inside.map(|pa| (pa, base + (pa - base) / one * all + (pa - base) % one)).collect()
+    inside.map(|pa| (pa, (raw + (pa - base) / one * one) & !(all - 1) | (pa - base) % one)).collect()
 }
 
 /// Whether stage 2 takes longer addresses than it gives.
