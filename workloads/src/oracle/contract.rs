@@ -108,6 +108,8 @@ pub enum When {
     Incoming,
     /// No update was handed over, or a close met the reboot call.
     NothingHandedOver,
+    /// No session of the name asked for was open at the jump.
+    SessionUnknown,
     /// The token was not handed over.
     TokenUnknown,
     /// A file said no during the call.
@@ -165,6 +167,7 @@ pub const ROWS: &[Row] = &[
     // A restored or half retrieved file cannot be frozen.
     row(call::REBOOT, EINVAL, When::Incoming),
     row(call::RETRIEVE_SESSION, ENOENT, When::NothingHandedOver),
+    row(call::RETRIEVE_SESSION, ENOENT, When::SessionUnknown),
     row(call::RETRIEVE_SESSION, EINVAL, When::Overlapped),
     row(call::RETRIEVE_SESSION, EIO, When::NothingHandedOver),
     row(call::CREATE_SESSION, EIO, When::NothingHandedOver),

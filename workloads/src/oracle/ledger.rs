@@ -198,6 +198,10 @@ pub struct Ledger {
     pub(crate) failed_calls: u32,
     /// Files that userspace has preserved: session descriptor, token. From the answers of the calls alone.
     preserved: SmallVec<[(u64, u64); 32]>,
+    /// Sessions that userspace has created and not closed: descriptor, name. From the answers of the calls alone.
+    sessions: SmallVec<[(u64, u64); 8]>,
+    /// Names of the sessions that were open at the last jump.
+    handed_sessions: SmallVec<[u64; 8]>,
     /// Failures injected since the last jump.
     pub(crate) injected_here: u32,
 }
@@ -240,6 +244,8 @@ impl Ledger {
             injected_here: 0,
             failed_outside: false,
             failed_calls: 0,
+            sessions: SmallVec::new(),
+            handed_sessions: SmallVec::new(),
             preserved: SmallVec::new(),
         }
     }
@@ -449,6 +455,11 @@ impl Ledger {
         self.failed_calls >> number & 1 != 0
     }
 
+    /// True when a session of this name was open when the kernel before was left.
+    pub(crate) fn is_handed_session(&self, name: u64) -> bool {
+        self.handed_sessions.contains(&name)
+    }
+
     /// True when userspace preserved a file under this token and has not given its session up.
     pub(crate) fn is_preserved(&self, token: u64) -> bool {
         self.preserved.iter().any(|file| file.1 == token)
@@ -463,9 +474,11 @@ impl Ledger {
         }
         match call.number {
             call::PRESERVE_FD if result == 0 => self.preserved.push((call.args[0], call.args[1])),
+            call::CREATE_SESSION if result >= 0 => self.sessions.push((result as u64, call.args[0])),
             call::CLOSE => {
                 let closed = call.args[0];
                 self.preserved.retain(|file| file.0 != closed);
+                self.sessions.retain(|session| session.0 != closed);
             }
             _ => {}
         }
@@ -728,6 +741,7 @@ impl Ledger {
         self.failed_outside = false;
         self.failed_calls = 0;
         self.preserved.clear();
+        self.handed_sessions = self.sessions.drain(..).map(|session| session.1).collect();
         self.finished_files = 0;
         self.handed_files.clear();
         self.handed_files.extend(self.serialised.drain(..).map(|file| File { session: 0, ..file }));

@@ -42,6 +42,7 @@ impl Unexplained {
             When::Overlapped => call.overlapped,
             When::Incoming => ledger.era > 0,
             When::NothingHandedOver => !ledger.handover || ledger.handed_files.is_empty() || ledger.close_met_reboot,
+            When::SessionUnknown => !ledger.is_handed_session(call.args[0]),
             When::TokenUnknown => !ledger.handed_files.iter().any(|file| file.token == call.args[1]),
             When::CannotFinish => call.cannot_finish,
             When::RangeTaken => mappings.any(|mappings| mappings.any_in(page, pages)),
