@@ -283,7 +283,13 @@ impl TableMemory {
         self.now.insert(pa, value);
     }
 
-    /// The same for one who takes it for this; tables may overlap, and the word be something else to others.
+    /// Makes these words what they were, for everybody.
+    pub(crate) fn restore(&mut self, words: &[Word]) {
+        self.seen_as.clear();
+        words.iter().for_each(|(pa, value)| self.amend(*pa, *value));
+    }
+
+    /// The same as [`Self::amend`] for one who takes it for this; tables may overlap, and the word be something else to others.
     pub(crate) fn amend_as(&mut self, pa: u64, kind: FetchKind, value: u64) {
         self.seen_as.retain(|(known, as_kind, _)| (*known, *as_kind) != (pa, kind));
         self.seen_as.push((pa, kind, value));

@@ -97,7 +97,7 @@ pub(super) fn explain(amd: &mut Amd, request: Request, image: &mut TableMemory, 
     let mut tried = explain_by(mode, &mut amd.unit, request, image, ours, theirs, None);
     for (unit, difference) in &mut amd.lenient {
         if tried.is_none() {
-            before.iter().for_each(|(pa, word)| image.amend(*pa, *word));
+            image.restore(&before);
             model::start(unit);
             let ours = model::translate(mode, unit, request, image).outcome;
             tried = explain_by(mode, unit, request, image, ours, theirs, Some(*difference));

@@ -120,7 +120,7 @@ pub(super) fn explain(riscv: &mut Riscv, request: Request, image: &mut TableMemo
     }
     let before = image.image();
     [Reserved::Ignored, Reserved::Address].into_iter().find_map(|reserved| {
-        before.iter().for_each(|(pa, word)| image.amend(*pa, *word));
+        image.restore(&before);
         explain_by(riscv, request, image, ours, theirs, reserved)
     })
 }
@@ -192,7 +192,7 @@ fn implicit_write_faults(riscv: &mut Riscv, request: Request, image: &mut TableM
             image.amend(pa, word);
         }
     }
-    before.iter().for_each(|(pa, word)| image.amend(*pa, *word));
+    image.restore(&before);
     found
 }
 
@@ -243,8 +243,8 @@ fn heal(riscv: &Riscv, request: &mut Request, image: &mut TableMemory, ours: Out
             }
             let attributes = ProcessAttributes::from_bits(last[0].1).with_reserved_3(0).with_reserved_32(0).into_bits();
             let pointer = TablePointer::from_bits(last[1].1).with_reserved(0).into_bits();
-            image.amend(last[0].0, attributes);
-            image.amend(last[1].0, pointer);
+            image.amend_as(last[0].0, FetchKind::ProcessContext, attributes);
+            image.amend_as(last[1].0, FetchKind::ProcessContext, pointer);
             (attributes != last[0].1 || pointer != last[1].1).then_some(PROCESS_RESERVED)
         }
         Cause::READ_PAGE | Cause::WRITE_PAGE | Cause::READ_GUEST_PAGE | Cause::WRITE_GUEST_PAGE => {

@@ -128,7 +128,7 @@ pub(super) fn explain(smmu: &mut Smmu, request: Request, image: &mut TableMemory
     let before = image.image();
     lead(smmu, request, image, ours, theirs, true).flatten().or_else(|| {
         // A read of nested translation may end at the bases of the context, whatever the walk would say.
-        before.iter().for_each(|(pa, word)| image.amend(*pa, *word));
+        image.restore(&before);
         smmu.reset();
         smmu.translate(request, image);
         other_base_faults(smmu, request, image, theirs).then_some(BOTH_BASES)
@@ -187,7 +187,7 @@ fn other_base_faults(smmu: &mut Smmu, request: Request, image: &mut TableMemory,
             Outcome::Blocked(_) => lead(smmu, other, image, ours, theirs, false).is_some(),
             _ => ours == Outcome::Silent && (request.write || theirs == Outcome::Passed(0)),
         };
-        before.iter().for_each(|(pa, word)| image.amend(*pa, *word));
+        image.restore(&before);
         found
     });
     (image.trail, image.kinds) = (trail, kinds);
