@@ -296,7 +296,7 @@ fn beyond_first_table(smmu: &Smmu, image: &TableMemory) -> Vec<(u64, u64)> {
     let level = LAST_LEVEL.saturating_sub(((below - page) / stride) as u8);
     let begins = image.kinds.iter().zip(trail).filter(|(kind, _)| **kind == FetchKind::Stage2 { level }).map(|(_, (pa, _))| *pa);
     let inside = begins.filter(|pa| (base + one..base + all).contains(pa));
-    inside.map(|pa| (pa, (raw + (pa - base) / one * one) & !(all - 1) | (pa - base) % one)).collect()
+    inside.map(|pa| (pa, ((raw + (pa - base) / one * one) & !(all - 1)) | ((pa - base) % one))).collect()
 }
 
 /// Whether stage 2 takes longer addresses than it gives.
