@@ -52,7 +52,7 @@ fn a_failure_that_no_order_decides_needs_next_to_no_stall() {
 #[test]
 fn dma_in_an_open_gate_and_a_session_that_changes_need_little() {
     // Both windows are wide: nobody has to wait for long.
-    for name in ["flb-retrieve-enomem--device-writes-foreign-memory", "session-changes-while-serialised--use-after-free"] {
+    for name in ["flb-retrieve-enomem--device-writes-foreign-memory", "session-changes-while-serialised--given-up-files-handed-over"] {
         let (who, ns) = check(name);
         assert!(ns < 5_000, "{name}: {who:?} for {ns} ns");
     }
