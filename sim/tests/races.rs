@@ -71,7 +71,7 @@ async fn counting(cpu: Cpu, protection: Protection) {
     cpu.init_lock(global::<u64>(LOCK)).await;
     for name in ["a", "b", "c"] {
         start(&cpu, name, move |cpu| async move {
-            cpu.machine.enter("count");
+            let _in = cpu.machine.enter("count");
             for _ in 0..3 {
                 match protection {
                     Protection::Mutex => cpu.mutex_lock(global::<Mutex>(LOCK)).await,
@@ -137,12 +137,12 @@ fn what_is_stored_before_a_release_may_be_read_after_the_acquire() {
     let program = |released: bool| {
         move |cpu: Cpu| async move {
             start(&cpu, "writer", move |cpu| async move {
-                cpu.machine.enter("publish");
+                let _in = cpu.machine.enter("publish");
                 cpu.write(global::<u64>(DATA), 7).await;
                 if released { cpu.store_release(global::<u64>(FLAG), 1).await } else { cpu.write_once(global::<u64>(FLAG), 1).await }
             });
             start(&cpu, "reader", move |cpu| async move {
-                cpu.machine.enter("consume");
+                let _in = cpu.machine.enter("consume");
                 if cpu.load_acquire(global::<u64>(FLAG)).await == 1 {
                     cpu.read(global::<u64>(DATA)).await;
                 }
