@@ -55,6 +55,9 @@ pub fn setting(key: &str, value: u64) -> Result<(&'static str, u64), String> {
     if value > parameter.max {
         return Err(format!("setting `{key}` is at most {}, not {value}", parameter.max));
     }
+    if value < parameter.min {
+        return Err(format!("setting `{key}` is at least {}, not {value}", parameter.min));
+    }
     Ok((parameter.key, value))
 }
 

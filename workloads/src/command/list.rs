@@ -83,7 +83,7 @@ fn items(what: What) -> Vec<Item> {
                     "setting",
                     parameter.key,
                     match parameter.names {
-                        [] => format!("{} (at most {})", parameter.about, parameter.max),
+                        [] => format!("{} ({} to {})", parameter.about, parameter.min, parameter.max),
                         names => format!("{} ({})", parameter.about, names.join(", ")),
                     },
                 )

@@ -28,7 +28,7 @@ const LINKS_PER_ROLE_MAX: usize = 8;
 /// How far back the pointer of a bad access is looked for, in events of its program.
 const POINTER_LOADS_MAX: usize = 64;
 /// Most addresses of the verdict's details that are followed.
-const SUBJECTS_MAX: usize = 4;
+const SUBJECTS_MAX: usize = 8;
 
 /// Why an event is in the chain.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -97,6 +97,8 @@ pub struct Cause {
     pub fates: Vec<usize>,
     /// Position of the event at which the finding was made.
     pub finding: Option<usize>,
+    /// Whether that is a moment at which everything is judged as a whole.
+    pub at_boundary: bool,
 }
 
 /// Analyses a run that ended in a finding.
@@ -105,6 +107,7 @@ pub fn analyse(history: &History<'_>) -> Cause {
     let Some(end) = history.events().len().checked_sub(1) else { return cause };
     let finding = found_at(history, end);
     cause.finding = Some(finding);
+    cause.at_boundary = is_boundary(&history.event(finding).kind);
     cause.request = request::request_of(history, finding).filter(|request| concerns(history, request));
     cause.subjects = subjects(history, finding, cause.request.as_ref());
     if cause.request.is_some() {
@@ -253,15 +256,22 @@ fn follow_request(history: &History<'_>, cause: &mut Cause, finding: usize) {
     cause.links.push(Link { at: good.done.unwrap_or(good.issued), role: Role::LastGood });
 
     let from = good.translated.unwrap_or(good.issued);
-    let mut words: Vec<Pa> =
-        fetched.iter().chain(&request::fetches(history, &good)).filter_map(|&at| request::fetched_pa(history, at)).collect();
-    words.extend(cause.filled.as_ref().and_then(|_| request::good_walk(history, &good)).into_iter().flatten());
-    words.sort_unstable();
-    words.dedup();
-    let mut changed = history.positions(from..finding, |event| match event.kind {
-        EventKind::Store { pa, bytes, old, new, .. } => old != new && words.iter().any(|&word| overlap(pa, u64::from(bytes), word, 16)),
+    let read: Vec<(Pa, u64)> = fetched.iter().filter_map(|&at| request::fetched_word(history, at)).collect();
+    let mut words = read.clone();
+    // What the good access read tells of this one only where both were for one page.
+    if request.iova.page() == good.iova.page() {
+        words.extend(request::fetches(history, &good).iter().filter_map(|&at| request::fetched_word(history, at)));
+        words.extend(cause.filled.as_ref().and_then(|_| request::good_walk(history, &good)).into_iter().flatten());
+        words.sort_unstable();
+        words.dedup();
+    }
+    let touches = |words: &[(Pa, u64)], kind: &EventKind| match *kind {
+        EventKind::Store { pa, bytes, old, new, .. } => {
+            old != new && words.iter().any(|&(word, nr_bytes)| overlap(pa, u64::from(bytes), word, nr_bytes))
+        }
         _ => false,
-    });
+    };
+    let mut changed = history.positions(from..finding, |event| touches(&words, &event.kind));
     let stores = changed.clone();
     let unit = translation::unit_of(history, request.device);
     let untranslated = request.is_untranslated();
@@ -276,12 +286,9 @@ fn follow_request(history: &History<'_>, cause: &mut Cause, finding: usize) {
     if before_decided.is_none() && differs && request.pa.is_some() {
         // What was decided takes effect when requests under way have landed and caches were emptied: it may stand before the last
         // good translation. Of the commands and of the words this request read, the latest change decided.
-        let read: Vec<Pa> = fetched.iter().filter_map(|&at| request::fetched_pa(history, at)).collect();
-        let written = |at: &usize| match history.event(*at).kind {
-            EventKind::Store { pa, bytes, old, new, .. } => {
-                !untranslated && old != new && read.iter().any(|&word| overlap(pa, u64::from(bytes), word, 16))
-            }
-            _ => translation::decides(history, *at, unit, untranslated),
+        let written = |at: &usize| {
+            let kind = &history.event(*at).kind;
+            !untranslated && touches(&read, kind) || translation::decides(history, *at, unit, untranslated)
         };
         before_decided = (0..from).rev().find(written);
         changed.extend(before_decided);
@@ -303,7 +310,7 @@ fn follow_request(history: &History<'_>, cause: &mut Cause, finding: usize) {
         let invalidations =
             history.positions(decider..finding, |event| matches!(event.kind, EventKind::Invalidated { descriptor: 1..=3, .. }));
         cause.nr_invalidations = invalidations.len();
-        cause.first_bad = first_after(history, &request, decider, finding);
+        cause.first_bad = first_after(history, &request, decider.max(from + 1), finding);
         cause.links.extend(invalidations.last().map(|&at| Link { at, role: Role::Changed }));
     }
 }

@@ -19,7 +19,7 @@ struct Column {
 /// Draws the links in `width` characters, with a starred verdict below.
 pub fn draw(history: &History<'_>, links: &[Link], verdict: &str, width: usize) -> Vec<String> {
     let events: Vec<&Link> = links.iter().filter(|link| link.role != Role::Jump).collect();
-    let last_era = events.iter().map(|link| history.event(link.at).era).max().unwrap_or(0);
+    let last_era = history.events().last().map_or(0, |event| event.era);
     let exact: Vec<Column> = events.iter().map(|link| column(history, link.at, last_era)).collect();
     let columns = layout(&exact);
     let cell_chars = (width.saturating_sub(STEP_CHARS) / columns.len().max(1)).saturating_sub(2).max(12);

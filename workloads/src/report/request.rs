@@ -133,6 +133,14 @@ pub(super) fn fetches(history: &History<'_>, request: &Request) -> Vec<usize> {
     found
 }
 
+/// The word that a fetch read, with its bytes: a paging entry has 8, a root or context entry 16.
+pub(super) fn fetched_word(history: &History<'_>, at: usize) -> Option<(Pa, u64)> {
+    match history.event(at).kind {
+        EventKind::Fetched { pa, bytes, .. } => Some((pa, u64::from(bytes))),
+        _ => None,
+    }
+}
+
 pub(super) fn fetched_pa(history: &History<'_>, at: usize) -> Option<Pa> {
     match history.event(at).kind {
         EventKind::Fetched { pa, .. } => Some(pa),
@@ -141,9 +149,9 @@ pub(super) fn fetched_pa(history: &History<'_>, at: usize) -> Option<Pa> {
 }
 
 /// The words behind a good request that itself was answered from the cache.
-pub(super) fn good_walk(history: &History<'_>, good: &Request) -> Option<Vec<Pa>> {
+pub(super) fn good_walk(history: &History<'_>, good: &Request) -> Option<Vec<(Pa, u64)>> {
     let filled = filling(history, good, good.translated?)?;
-    Some(fetches(history, &filled).into_iter().filter_map(|at| fetched_pa(history, at)).collect())
+    Some(fetches(history, &filled).into_iter().filter_map(|at| fetched_word(history, at)).collect())
 }
 
 /// The device's last access before `decided` that was answered otherwise than `request`; where none was, the last of its page, then the

@@ -18,6 +18,10 @@ pub fn parts(history: &History<'_>, cause: &Cause) -> Vec<String> {
 
 /// What was made to fail, each kind once.
 pub fn injected(history: &History<'_>, cause: &Cause) -> Vec<String> {
+    // What is judged as a whole, at a boundary, has its name in the title; who was near it is chance.
+    if cause.at_boundary {
+        return Vec::new();
+    }
     let injected = cause.links.iter().filter(|link| link.role == Role::Injected);
     let mut parts: Vec<String> = injected.map(|link| words::key(history, link.at)).collect();
     parts.sort_unstable();

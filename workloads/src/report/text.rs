@@ -82,6 +82,7 @@ fn body(page: &mut Page, case: &Case<'_>) {
         page.lines.extend(columns::draw(&history, &cause.links, &starred, page.width));
     }
     if let Some(at) = cause.finding
+        && !is_of_the_machine(&verdict.property)
         && let EventKind::DmaLanded { old, new, .. } | EventKind::Store { old, new, .. } = history.event(at).kind
     {
         page.plain("");
@@ -93,6 +94,11 @@ fn body(page: &mut Page, case: &Case<'_>) {
         page.plain(&format!("signature: {}", signature::signature(&history, &cause)));
     }
     tail(page, case);
+}
+
+/// True for properties that the machine judges at the access, not an oracle at an event.
+fn is_of_the_machine(property: &str) -> bool {
+    matches!(property, "LIFE" | "LOCK" | "P7" | "definedness" | "RACE")
 }
 
 /// The property with its sentence.
@@ -107,7 +113,9 @@ fn by(history: &History<'_>, at: usize) -> String {
     let last_era = history.events().last().map_or(0, |event| event.era);
     let mut text = history.name(event.actor);
     if !history.is_hardware(event.actor) {
-        text.push_str(&format!(", {}", side(event.era, last_era)));
+        // The old kernel jumps.
+        let era = event.era - u8::from(event.era > 0 && matches!(event.kind, EventKind::Jumped { .. }));
+        text.push_str(&format!(", {}", side(era, last_era)));
     }
     text.push_str(&format!(", step {}", event.step));
     if let Some(function) = history.function(at).filter(|_| !history.is_hardware(event.actor)) {
@@ -141,7 +149,9 @@ fn what_happened(page: &mut Page, case: &Case<'_>, history: &History<'_>, cause:
             page.wrapped("   ", &format!(" frame pa {:#018x}, owner: {owner}{since}", pa.pfn().pa().0));
         }
     } else if let Some(at) = cause.finding {
-        page.wrapped("  ", &format!("Seen at {}:", by(history, at)));
+        // What the machine itself judges is no event: an access that is refused does not happen.
+        let seen = if is_of_the_machine(&case.outcome.verdict.property) { "Found in the program's step after" } else { "Seen at" };
+        page.wrapped("  ", &format!("{seen} {}:", by(history, at)));
         page.wrapped("   ", &format!(" {}", words::long(history, at)));
     }
     for line in &case.outcome.verdict.details {
@@ -157,8 +167,12 @@ fn when(history: &History<'_>, at: usize) -> String {
 
 /// The chain of causes, and what decided.
 fn because(page: &mut Page, history: &History<'_>, cause: &Cause) {
-    let told =
-        |link: &&Link| !matches!(link.role, Role::Request | Role::Finding | Role::Fate | Role::Lock) || cause.decider == Some(link.at);
+    let failure = |at: usize| matches!(history.event(at).kind, EventKind::Injected { .. });
+    let told = |link: &&Link| match link.role {
+        Role::Request | Role::Fate | Role::Lock => cause.decider == Some(link.at),
+        Role::Finding => cause.decider == Some(link.at) || failure(link.at),
+        _ => true,
+    };
     let mut chain: Vec<&Link> = cause.links.iter().filter(told).collect();
     if chain.iter().all(|link| link.role == Role::Jump) {
         // Nothing else is known to have led there: then what befell the memory in question is the story.
@@ -183,16 +197,19 @@ fn because(page: &mut Page, history: &History<'_>, cause: &Cause) {
     let (Some(decider), Some(good), Some(request)) = (cause.decider, &cause.last_good, &cause.request) else { return };
     page.plain("");
     let step = |at: usize| history.event(at).step;
-    let bad_at = cause.first_bad.unwrap_or(request.issued);
+    let bad_at = cause.first_bad.unwrap_or(request.translated.unwrap_or(request.issued));
     // A write is translated when it is issued and lands later; what was commanded before takes effect when caches were emptied.
     let translated = good.translated.unwrap_or(good.issued);
     let done =
         good.done.filter(|&done| step(done) != step(translated)).map_or(String::new(), |done| format!(", done at step {}", step(done)));
     let good = format!("the device's last good access (translated at step {}{done})", step(translated));
     let bad = format!("its first bad one (step {})", step(bad_at));
-    let when = match decider < translated {
-        true => format!("Before {good}, to take effect by {bad}"),
-        false => format!("Between {good} and {bad}"),
+    let when = if decider < translated {
+        format!("Before {good}, to take effect by {bad}")
+    } else if decider < bad_at {
+        format!("Between {good} and {bad}")
+    } else {
+        format!("After {bad}, while it was under way")
     };
     let what = if cause.translation_changed { "what decides translation was changed by" } else { "the owner of the memory was changed by" };
     page.wrapped("  ", &format!("{when}, {what} {}: {}", by(history, decider), words::long(history, decider)));

@@ -16,6 +16,8 @@ pub type Settings = BTreeMap<String, u64>;
 pub struct Parameter {
     /// Key as `--set` takes it.
     pub key: &'static str,
+    /// Smallest value.
+    pub min: u64,
     /// Largest sensible value.
     pub max: u64,
     /// What it is.
@@ -25,24 +27,24 @@ pub struct Parameter {
 }
 
 impl Parameter {
-    const fn number(key: &'static str, max: u64, about: &'static str) -> Parameter {
-        Parameter { key, max, about, names: &[] }
+    const fn number(key: &'static str, min: u64, max: u64, about: &'static str) -> Parameter {
+        Parameter { key, min, max, about, names: &[] }
     }
     const fn named(key: &'static str, names: &'static [&'static str], about: &'static str) -> Parameter {
-        Parameter { key, max: names.len() as u64 - 1, about, names }
+        Parameter { key, min: 0, max: names.len() as u64 - 1, about, names }
     }
 }
 
 /// All parameters.
 pub const PARAMETERS: &[Parameter] = &[
-    Parameter::number("devices", 8, "number of preserved devices"),
-    Parameter::number("pages", 4096, "pages of guest memory per VM"),
-    Parameter::number("mappings", 64, "mappings per IOAS"),
-    Parameter::number("updates", 3, "updates in a row"),
-    Parameter::number("huge", 1, "guest memory of each VM begins with a huge page (1) or has none (0)"),
-    Parameter::number("hosted", 1, "1: programs on madsim nodes issue the calls by message (flag --hosted)"),
-    Parameter::number("slots", 120, "objects in an array page of the IOMMU FLB (0: as many as fit)"),
-    Parameter::number("steps", 10_000_000, "bound on the steps of a run"),
+    Parameter::number("devices", 1, 8, "number of preserved devices"),
+    Parameter::number("pages", 1, 256, "pages of guest memory per VM"),
+    Parameter::number("mappings", 1, 64, "mappings per IOAS, as far as its guest has pages"),
+    Parameter::number("updates", 1, 3, "updates in a row"),
+    Parameter::number("huge", 0, 1, "guest memory of each VM begins with a huge page (1) or has none (0)"),
+    Parameter::number("hosted", 0, 1, "1: programs on madsim nodes issue the calls by message (flag --hosted)"),
+    Parameter::number("slots", 0, 120, "objects in an array page of the IOMMU FLB (0: as many as fit)"),
+    Parameter::number("steps", 1, 10_000_000, "bound on the steps of a run"),
     Parameter::named("memory-model", &["sc", "tso", "weak"], "how CPUs order their accesses; sc unless set"),
     Parameter::named("coherent-walker", &["no", "yes"], "table walks snoop CPU caches (ECAP.C); yes unless set"),
     Parameter::named(
