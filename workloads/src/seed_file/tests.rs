@@ -102,7 +102,7 @@ fn any_file() -> impl Strategy<Value = SeedFile> {
     let kernels = (0..REVISIONS.len(), 0..REVISIONS.len());
     let scalars = (any::<u64>(), prop::option::of(any::<u32>()), prop::option::of(any::<u64>()));
     let texts = ("[ -~]{0,30}", "\\PC{0,30}", "(?s).{0,60}");
-    let lists = (prop::collection::vec(0..Defect::ALL.len(), 0..3), prop::option::of(0..4096u64));
+    let lists = (prop::collection::vec(0..Defect::ALL.len(), 0..3), prop::option::of(1..257u64));
     let choices = prop::option::of(prop::collection::vec((0..ChoiceKind::ALL.len(), 0..9u32), 0..60));
     (0..scenario::all().len(), kernels, scalars, texts, lists, choices).prop_map(
         |(scenario, (outgoing, incoming), (seed, fail_nth, trace_hash), (property, title, story), (defects, pages), choices)| SeedFile {
