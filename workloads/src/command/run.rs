@@ -40,9 +40,8 @@ pub(super) fn command(args: &Args, console: &mut Console) -> Result<Exit, Comman
     let how = How { keep_log: true, ..How::default() };
     let outcome = run(&mut Workspace::new(), &spec, &how);
     let token = token::encode(&spec);
-    // What a token cannot carry goes into a file, unless there is nothing to show anybody: the same command repeats a clean run.
-    let untold = token.is_none() && outcome.verdict.kind != VerdictKind::Clean;
-    let dir = args.output.clone().or_else(|| untold.then(|| PathBuf::from(".")));
+    // What a token cannot carry goes into a file, always.
+    let dir = args.output.clone().or_else(|| token.is_none().then(|| PathBuf::from(".")));
     // A file that cannot be written must not cost the verdict.
     let mut unwritten = None;
     let file = dir.and_then(|dir| match store::write_seed_file(&dir, &SeedFile::of(&spec, &outcome)) {
@@ -115,7 +114,7 @@ pub(super) fn tell(
     }
     match source {
         Some(source) => console.say(&format!("replay: lurch replay {source}"))?,
-        None => console.say("replay: the same command again; with --output DIR also from a seed file with the exact choices")?,
+        None => console.say("replay: the same command again, where a file can be written")?,
     }
     Ok(())
 }
