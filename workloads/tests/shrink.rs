@@ -67,13 +67,28 @@ fn map_in_flight_shrinks() {
 }
 
 #[test]
-fn use_after_free_shrinks() {
+fn a_session_given_up_while_serialised_shrinks() {
     check("session-changes-while-serialised--given-up-files-handed-over", 2);
 }
 
 #[test]
 fn table_freed_before_flush_shrinks() {
     check("unmap-vs-dma--table-freed-before-flush", 2);
+}
+
+#[test]
+fn a_failed_retrieve_shrinks() {
+    check("retrieve-memfd-fails--guest-page-freed", 2);
+}
+
+#[test]
+fn a_failed_restore_shrinks() {
+    check("restore-fails--device-walks-tables-nobody-restored", 2);
+}
+
+#[test]
+fn a_failed_reservation_shrinks() {
+    check("reserve-domain-id-fails--mapping-faults", 1);
 }
 
 #[test]
