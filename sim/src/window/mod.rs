@@ -6,7 +6,7 @@
 //! when they like, and pauses in loops that wait for something, as long as it has not happened.
 //!
 //! 1. Steps that depend on each other (program order, wakes, steps that do not commute) stay in their order, and what had not happened when
-//!    the run ended comes after its last step. The stalls with the **least sum** that keep this are computed exactly: [`least`].
+//!    the run ended comes after its last step. The stalls with the **least sum** that keep this are computed exactly: the module `least`.
 //! 2. They are tried: a run in which nothing but time decides who goes next, and the other choices are as recorded. Where it does not fail,
 //!    something that no announcement tells has decided; then all steps are kept in their order. Where that fails neither, the answer is
 //!    not confirmed.
