@@ -1,7 +1,7 @@
 //! Shrinking a run of the whole machine: `sim` leaves parts out, and here is what "fails the same way" means.
 //!
 //! **The same finding** is the same verdict with the same property and title, decided by the same event in the same function and, for
-//! DMA, answered the same way: its causal [`signature`](crate::report::signature). Injected failures alone may go: one that the run
+//! DMA, answered the same way: its causal [`signature`]. Injected failures alone may go: one that the run
 //! can do without is no cause, however much the signature of the larger run was made with it.
 
 use sim::shrink::{Budget, Shrunk, shrink};
