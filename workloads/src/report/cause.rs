@@ -119,7 +119,9 @@ pub fn analyse(history: &History<'_>) -> Cause {
             cause.subjects.push(pa);
         }
     }
-    if cause.request.is_none() {
+    // Being looked at when at rest is nothing a program does.
+    let at_rest = matches!(history.event(finding).kind, EventKind::Note { verb: verb::QUIESCENT | verb::ALL_FINISHED, .. });
+    if cause.request.is_none() && !at_rest {
         follow_program(history, &mut cause, finding);
     }
     follow_memory(history, &mut cause, finding);
@@ -395,10 +397,10 @@ fn follow_errors(history: &History<'_>, cause: &mut Cause, finding: usize) {
     let injected = history.positions(0..finding, |event| matches!(event.kind, EventKind::Injected { .. }));
     let from = injected.first().copied().or_else(|| cause.last_good.as_ref().map(|good| good.issued)).unwrap_or(0);
     cause.links.extend(injected.iter().rev().take(LINKS_PER_ROLE_MAX).map(|&at| Link { at, role: Role::Injected }));
-    // Without a failure or a request in question, what calls of other programs returned is their own story.
+    // Without a failure in question, what calls of other programs returned is their own story.
     let acting = history.event(finding).actor;
-    let theirs = injected.is_empty() && cause.request.is_none() && !history.is_hardware(acting);
-    let told = |at: &usize| !theirs || history.event(*at).actor == acting;
+    let warns = |at: usize| matches!(history.event(at).kind, EventKind::Note { verb: verb::WARN | verb::KHO_RESTORE_FAILED, .. });
+    let told = |at: &usize| !injected.is_empty() || history.event(*at).actor == acting || warns(*at);
     let errors: Vec<usize> = (from..finding).filter(|&at| is_error(history, at)).filter(told).collect();
     // Those that came first are nearest to the cause.
     cause.links.extend(errors.into_iter().take(LINKS_PER_ROLE_MAX).map(|at| Link { at, role: Role::Error }));

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use iommu_model::addr::Pa;
 use sim::trace::{EventKind, Flavor};
 
-use super::history::{History, overlap};
+use super::history::{FRAME_BYTES, History, overlap};
 use crate::verb;
 
 /// A word that changed between its load and the finding.
@@ -18,6 +18,17 @@ pub(super) struct Stale {
     pub(super) read: usize,
     /// The first store of another value, by another program.
     pub(super) changed: usize,
+}
+
+/// How far a freed object may reach: its event does not say. Words after it are forgotten with it, up to the next page.
+const SLAB_BYTES_MAX: u64 = FRAME_BYTES / 4;
+
+/// Takes the words of some memory out.
+fn forget(seen: &mut BTreeMap<Pa, usize>, pa: Pa, bytes: u64) {
+    let gone: Vec<Pa> = seen.range(pa..Pa(pa.0.saturating_add(bytes))).map(|(word, _)| *word).collect();
+    for word in gone {
+        seen.remove(&word);
+    }
 }
 
 /// What the program that acts at `finding` had read in its call and did not see change; in the order of the changes.
@@ -53,6 +64,12 @@ pub(super) fn reads(history: &History<'_>, finding: usize) -> Vec<Stale> {
             EventKind::Store { pa, .. } => {
                 seen.remove(&pa);
                 stale.remove(&pa);
+            }
+            // What was read is gone with its memory: what is stored there later is another object's.
+            EventKind::ObjectFreed { pa, .. } => forget(&mut seen, pa, SLAB_BYTES_MAX),
+            EventKind::ObjectTaken { pa, bytes, .. } => forget(&mut seen, pa, u64::from(bytes)),
+            EventKind::FramesFreed { pfn, order, .. } | EventKind::FramesTaken { pfn, order, .. } => {
+                forget(&mut seen, pfn.pa(), FRAME_BYTES << order.min(20));
             }
             _ => {}
         }
