@@ -114,7 +114,10 @@ pub(super) async fn complete_commands(machine: Rc<Machine>, id: UnitId) {
         finish_translating(&machine, id).await;
         drain(&machine, id, pending.reads, pending.writes).await;
         core.step(Op::new(OpKind::Register, registers(id), 8)).await;
-        slot.unit.borrow_mut().register_drained();
+        let effect = slot.unit.borrow_mut().register_drained();
+        if let Some(on) = effect.translation {
+            machine.emit(EventKind::TranslationSwitched { unit: id, on });
+        }
         core.wake(registers(id));
     }
 }
@@ -182,6 +185,9 @@ impl Cpu {
         let pending = slot.pending_drain.get();
         slot.pending_drain.set(Drain { reads: pending.reads || effect.drain.reads, writes: pending.writes || effect.drain.writes });
         self.machine.emit(EventKind::RegisterWritten { unit, offset, value });
+        if let Some(on) = effect.translation {
+            self.machine.emit(EventKind::TranslationSwitched { unit, on });
+        }
         self.machine.core.wake(registers(unit));
     }
 

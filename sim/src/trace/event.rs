@@ -142,6 +142,13 @@ pub enum EventKind {
         /// Value.
         value: u64,
     },
+    /// A unit began or ceased to translate: GSTS.TES is now what a command asked for. Requests under way landed before.
+    TranslationSwitched {
+        /// Unit.
+        unit: UnitId,
+        /// GSTS.TES.
+        on: bool,
+    },
     /// A unit fetched table or descriptor words.
     Fetched {
         /// Unit.
@@ -265,7 +272,7 @@ pub enum EventKind {
 
 impl EventKind {
     /// Number of kinds.
-    pub const KINDS: usize = 21;
+    pub const KINDS: usize = 22;
 
     /// The bit of this kind in an interest mask.
     #[inline]
@@ -297,7 +304,8 @@ impl EventKind {
             EventKind::Invalidated { .. } => 17,
             EventKind::StatusWritten { .. } => 18,
             EventKind::Jumped { .. } => 19,
-            EventKind::Note { .. } => 20,
+            EventKind::TranslationSwitched { .. } => 20,
+            EventKind::Note { .. } => 21,
         }
     }
 
@@ -315,6 +323,7 @@ impl EventKind {
             EventKind::ObjectFreed { pa, tag } => [pa.0, 0, u64::from(tag.0), 0],
             EventKind::Injected { kind, class } => [kind as u64, u64::from(class), 0, 0],
             EventKind::RegisterWritten { unit, offset, value } => [u64::from(unit.0), u64::from(offset), value, 0],
+            EventKind::TranslationSwitched { unit, on } => [u64::from(unit.0), u64::from(on), 0, 0],
             EventKind::Fetched { unit, device, pa, bytes, value } => {
                 [pa.0, u64::from(unit.0) | u64::from(bytes) << 8, value, device.map_or(u64::MAX, |device| u64::from(device.0))]
             }

@@ -55,7 +55,7 @@ impl Reachable {
             return finding("I1", format!("freed-{kind}-is-reachable"), event, details);
         }
         let cached = (!table).then(|| inspect::cached_page(view.fabric, first, bytes)).flatten()?;
-        let details = vec![format!("iommu{} still has an {} for it", cached.unit.0, cached.what), inspect::describe(view.memory, first)];
+        let details = vec![cached.to_string(), inspect::describe(view.memory, first)];
         finding("I1", "freed-page-is-cached", event, details)
     }
 

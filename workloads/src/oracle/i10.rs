@@ -80,10 +80,7 @@ impl Oracle for CutOff {
         }
         let (cached, source) = inspect::stale(view.memory, view.fabric)?;
         let now = inspect::word(view.memory, source.pa).unwrap_or(0);
-        let details = vec![
-            format!("iommu{} has a {} made from pa {}: {:#x}, now {now:#x}", cached.unit.0, cached.what, source.pa, source.value),
-            inspect::describe(view.memory, source.pa),
-        ];
+        let details = vec![format!("{cached}, now {now:#x}"), inspect::describe(view.memory, source.pa)];
         finding("I10", format!("stale-{}-at-the-jump", cached.what.replace(' ', "-")), event, details)
     }
 }

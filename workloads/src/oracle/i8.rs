@@ -38,8 +38,7 @@ impl BeforeInvalidation {
 
     fn freed(event: &Event, view: &View<'_>, pfn: Pfn, order: u8, tag: Tag) -> Option<Finding> {
         let cached = is_table(tag).then(|| inspect::cached_table(view.fabric, pfn.pa(), 4096 << order)).flatten()?;
-        let details =
-            vec![format!("iommu{} still has a {} made from it", cached.unit.0, cached.what), inspect::describe(view.memory, pfn.pa())];
+        let details = vec![cached.to_string(), inspect::describe(view.memory, pfn.pa())];
         finding("I8", "table-freed-before-invalidation", event, details)
     }
 
@@ -50,8 +49,7 @@ impl BeforeInvalidation {
             return None;
         }
         let cached = inspect::cached_page(view.fabric, Pa(pfn << 12), bytes)?;
-        let details =
-            vec![format!("iommu{} still has an {} for it", cached.unit.0, cached.what), inspect::describe(view.memory, Pa(pfn << 12))];
+        let details = vec![cached.to_string(), inspect::describe(view.memory, Pa(pfn << 12))];
         finding("I8", "page-unpinned-before-invalidation", event, details)
     }
 

@@ -4,6 +4,8 @@
 //! Source: facts/live-update.md 1.2 and 1.4 (root FDT, radix tree of generation B), 5.1 and 5.2 (tables); Devicetree
 //! Specification 0.4, chapter 5 (flattened tree).
 
+use std::fmt;
+
 use iommu_model::addr::{Bdf, Pa};
 use iommu_model::cache::context::ContextTarget;
 use iommu_model::spec::vtd::context::{CONTEXT_ENTRY_BYTES, ContextEntry, TT_PASS_THROUGH};
@@ -11,8 +13,8 @@ use iommu_model::spec::vtd::root::{ROOT_ENTRY_BYTES, RootEntry};
 use iommu_model::spec::vtd::second_stage::{LEVEL_BITS, SecondStageEntry, TABLE_ENTRIES};
 use iommu_model::vtd::Unit;
 use iommu_model::{FetchKind, ProvenanceId, Source};
-use sim::device::Fabric;
-use sim::memory::{FrameState, Memory};
+use sim::device::{Fabric, UnitSlot};
+use sim::memory::{FrameState, Memory, ObjectState, Tag};
 use sim::trace::UnitId;
 
 use crate::tag;
@@ -341,6 +343,17 @@ pub(super) struct Cached {
     pub(super) unit: UnitId,
     /// Which kind of entry.
     pub(super) what: &'static str,
+    /// The word it was made from that matters here; none for a walk, which keeps nothing.
+    pub(super) source: Option<Source>,
+}
+
+impl fmt::Display for Cached {
+    /// `iommu0 still has an IOTLB entry made from pa 0x2f8000: 0xc00003`; reports look the word up by this.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let article = if self.what.starts_with('I') { "an" } else { "a" };
+        write!(f, "iommu{} still has {article} {}", self.unit.0, self.what)?;
+        self.source.map_or(Ok(()), |source| write!(f, " made from pa {}: {:#x}", source.pa, source.value))
+    }
 }
 
 /// What a unit holds that was made from words of the frames `[first, first + bytes)`, or points there as to a table.
@@ -348,19 +361,24 @@ pub(super) fn cached_table(fabric: &Fabric, first: Pa, bytes: u64) -> Option<Cac
     let inside = |pa: Pa| pa.0 >= first.0 && pa.0 < first.0 + bytes;
     let look = |unit: &Unit| {
         let caches = unit.caches();
-        let made_inside = |id: ProvenanceId| caches.provenance(id).iter().any(|source| inside(source.pa));
+        let made_inside = |id: ProvenanceId| caches.provenance(id).iter().find(|source| inside(source.pa)).copied();
         let points_inside = |target: &ContextTarget| matches!(target, ContextTarget::Tables { root, .. } if inside(*root));
         if unit.in_flight().any(|walk| walk.fetch.is_some_and(|(pa, _)| inside(pa))) {
-            return Some("walk under way");
+            return Some(("walk under way", None));
         }
-        if caches.psc().any(|entry| inside(entry.table) || made_inside(entry.provenance)) {
-            return Some("paging-structure cache entry");
+        // The entry that pointed to the table says more than an entry of it.
+        let pointer = |id: ProvenanceId| caches.provenance(id).iter().last().copied();
+        let led_inside = caches.psc().find(|entry| inside(entry.table)).map(|entry| pointer(entry.provenance));
+        let of_table = || caches.psc().find_map(|entry| made_inside(entry.provenance)).map(Some);
+        if let Some(source) = led_inside.or_else(of_table) {
+            return Some(("paging-structure cache entry", source));
         }
-        if caches.iotlb().any(|entry| made_inside(entry.provenance)) {
-            return Some("IOTLB entry");
+        if let Some(source) = caches.iotlb().find_map(|entry| made_inside(entry.provenance)) {
+            return Some(("IOTLB entry", Some(source)));
         }
-        let mut contexts = caches.contexts();
-        contexts.any(|entry| points_inside(&entry.target) || made_inside(entry.provenance)).then_some("context-cache entry")
+        let context = caches.contexts().find(|entry| points_inside(&entry.target)).map(|entry| pointer(entry.provenance));
+        let of_context = || caches.contexts().find_map(|entry| made_inside(entry.provenance)).map(Some);
+        context.or_else(of_context).map(|source| ("context-cache entry", source))
     };
     first_unit(fabric, look)
 }
@@ -368,9 +386,10 @@ pub(super) fn cached_table(fabric: &Fabric, first: Pa, bytes: u64) -> Option<Cac
 /// An IOTLB entry that translates to the frames `[first, first + bytes)`.
 pub(super) fn cached_page(fabric: &Fabric, first: Pa, bytes: u64) -> Option<Cached> {
     let look = |unit: &Unit| {
-        let mut entries = unit.caches().iotlb();
+        let caches = unit.caches();
         let overlaps = |frame: Pa, size: u64| frame.0 < first.0 + bytes && first.0 < frame.0 + size;
-        entries.any(|entry| (entry.readable || entry.writable) && overlaps(entry.frame, entry.page_bytes)).then_some("IOTLB entry")
+        let entry = caches.iotlb().find(|entry| (entry.readable || entry.writable) && overlaps(entry.frame, entry.page_bytes))?;
+        Some(("IOTLB entry", caches.provenance(entry.provenance).iter().last().copied()))
     };
     first_unit(fabric, look)
 }
@@ -404,18 +423,16 @@ pub(super) fn stale(memory: &Memory, fabric: &Fabric) -> Option<(Cached, Source)
         let tables = caches.psc().map(|entry| ("paging-structure cache entry", entry.provenance));
         let pages = caches.iotlb().map(|entry| ("IOTLB entry", entry.provenance));
         if let Some((what, source)) = contexts.chain(tables).chain(pages).find_map(|(what, id)| Some((what, changed(id)?))) {
-            return Some((Cached { unit: UnitId(index as u8), what }, source));
+            return Some((Cached { unit: UnitId(index as u8), what, source: Some(source) }, source));
         }
     }
     None
 }
 
-fn first_unit(fabric: &Fabric, look: impl Fn(&Unit) -> Option<&'static str>) -> Option<Cached> {
-    fabric
-        .units()
-        .iter()
-        .enumerate()
-        .find_map(|(index, slot)| look(&slot.unit.borrow()).map(|what| Cached { unit: UnitId(index as u8), what }))
+fn first_unit(fabric: &Fabric, look: impl Fn(&Unit) -> Option<(&'static str, Option<Source>)>) -> Option<Cached> {
+    let cached = |(index, (what, source))| Cached { unit: UnitId(index as u8), what, source };
+    let held = |(index, slot): (usize, &UnitSlot)| Some((index, look(&slot.unit.borrow())?));
+    fabric.units().iter().enumerate().find_map(held).map(cached)
 }
 
 /// One line about the frame at `pa`.
@@ -434,6 +451,19 @@ pub(super) fn describe(memory: &Memory, pa: Pa) -> String {
             frame.by
         ),
     }
+}
+
+/// The newest block and the newest object of a tag, for reports of what is left behind: it is one of the latest.
+pub(super) fn newest(memory: &Memory, tag: Tag) -> Vec<String> {
+    let heads = memory.frames.iter().enumerate().filter(|(pfn, frame)| frame.head as usize == *pfn);
+    let block = heads.filter(|(_, frame)| frame.state == FrameState::Owned && frame.tag == tag).max_by_key(|(_, frame)| frame.since);
+    let slots = memory.slabs.iter().flat_map(|slab| slab.slots.iter().enumerate().map(move |slot| (slab, slot)));
+    let live = slots.filter(|(_, (_, object))| object.state == ObjectState::Live && object.tag == tag);
+    let object = live.max_by_key(|(_, (_, object))| object.since).map(|(slab, (slot, object))| {
+        let pa = Pa(u64::from(slab.pfn) << 12).offset(slab.offset_of(slot));
+        format!("{} at pa {pa}: allocated at step {} by {}", tag::name(tag), object.since, object.by)
+    });
+    block.map(|(pfn, _)| describe(memory, Pa((pfn as u64) << 12))).into_iter().chain(object).collect()
 }
 
 #[cfg(test)]

@@ -145,7 +145,8 @@ impl Quiescent {
         let tag = (0..NR_TAGS).find(|&tag| now[tag] != bare[tag] && !excused(tag))?;
         let title = if now[tag] > bare[tag] { "left-behind-by-the-last-close" } else { "lost-by-the-last-close" };
         let name = tag::name(Tag(tag as u16));
-        let details = vec![format!("{name}: {} before anything was opened, {} after everything was closed", bare[tag], now[tag])];
+        let mut details = vec![format!("{name}: {} before anything was opened, {} after everything was closed", bare[tag], now[tag])];
+        details.extend(inspect::newest(view.memory, Tag(tag as u16)));
         finding("L1", format!("{title}: {name}"), event, details)
     }
 
@@ -161,7 +162,10 @@ impl Quiescent {
         let objects = OBJECTS.iter().zip(first.objects.iter().zip(&now.objects)).map(|(tag, counts)| ("object", *tag, counts));
         let (kind, tag, (before, after)) = blocks.chain(objects).find(|(_, _, (before, after))| before != after)?;
         let title = if after > before { "left-behind" } else { "lost" };
-        let details = vec![format!("{}: {before} at the first quiet moment of this kernel, {after} now", tag::name(tag))];
+        let mut details = vec![format!("{}: {before} at the first quiet moment of this kernel, {after} now", tag::name(tag))];
+        if after > before {
+            details.extend(inspect::newest(view.memory, tag));
+        }
         finding("L1", format!("{kind}-{title}: {}", tag::name(tag)), event, details)
     }
 }

@@ -89,7 +89,7 @@ impl Census {
                 if kind == FileKind::Memfd as u64 {
                     census.memfds += value as i64;
                 } else if kind != FileKind::LuoSession as u64 {
-                    census.counts.push(Count { at, version: object.version, tag: object.tag, name, value });
+                    census.counts.push(Count { at: at.offset(u64::from(offset)), version: object.version, tag: object.tag, name, value });
                 }
             }
         }
@@ -105,7 +105,7 @@ impl Census {
         let changed = self.counts.iter().find_map(|now| Some((now, was(now).filter(|was| *was != now.value)?)));
         if let Some((now, was)) = changed {
             let more = if now.value > was { "many" } else { "few" };
-            let detail = format!("{} at pa {}: {} was {was}, is {}", tag::name(now.tag), now.at, now.name, now.value);
+            let detail = format!("{} of {} at pa {}: was {was}, is {}", now.name, tag::name(now.tag), now.at, now.value);
             return Some((format!("too-{more}-holders: {}", tag::name(now.tag)), detail));
         }
         let (was, now) = (before.memfds, self.memfds);

@@ -16,11 +16,11 @@
 //! Each event found is a [`Link`]; the chain is in the order of the run.
 
 use iommu_model::addr::{Iova, Pa};
-use sim::trace::EventKind;
+use sim::trace::{Event, EventKind};
 
 use super::history::{FRAME_BYTES, History, overlap};
 use super::request::{self, Request};
-use super::{stale, translation, words};
+use super::{cached, stale, translation, words};
 use crate::verb;
 
 /// Most links of one role that are kept: those nearest to the finding.
@@ -49,6 +49,8 @@ pub enum Role {
     LastGood,
     /// A change of what decides translation, after the last good access.
     Changed,
+    /// Where the hardware began to go by what decided.
+    Effect,
     /// The jump into the next kernel.
     Jump,
     /// What became of the memory in question.
@@ -81,10 +83,14 @@ pub struct Cause {
     pub last_good: Option<Request>,
     /// The walk that filled the cache entry it used.
     pub filled: Option<Request>,
+    /// The fetch from which the entry was made that a unit still keeps.
+    pub kept: Option<usize>,
     /// Where the acting program read what the decider changed.
     pub check: Option<usize>,
     /// What changed translation, or the owner of the memory, between the last good access and the finding.
     pub decider: Option<usize>,
+    /// Where the hardware began to go by that, when it is another event: a unit waits for requests under way, a cache for its invalidation.
+    pub took_effect: Option<usize>,
     /// The device's first access that was answered as the decider has it.
     pub first_bad: Option<usize>,
     /// Whether the decider changed the translation (else the memory).
@@ -97,8 +103,6 @@ pub struct Cause {
     pub fates: Vec<usize>,
     /// Position of the event at which the finding was made.
     pub finding: Option<usize>,
-    /// Whether that is a moment at which everything is judged as a whole.
-    pub at_boundary: bool,
 }
 
 /// Analyses a run that ended in a finding.
@@ -107,7 +111,6 @@ pub fn analyse(history: &History<'_>) -> Cause {
     let Some(end) = history.events().len().checked_sub(1) else { return cause };
     let finding = found_at(history, end);
     cause.finding = Some(finding);
-    cause.at_boundary = is_boundary(&history.event(finding).kind);
     cause.request = request::request_of(history, finding).filter(|request| concerns(history, request));
     cause.subjects = subjects(history, finding, cause.request.as_ref());
     if cause.request.is_some() {
@@ -121,7 +124,7 @@ pub fn analyse(history: &History<'_>) -> Cause {
     }
     // Being looked at when at rest is nothing a program does.
     let at_rest = matches!(history.event(finding).kind, EventKind::Note { verb: verb::QUIESCENT | verb::ALL_FINISHED, .. });
-    if cause.request.is_none() && !at_rest {
+    if cause.request.is_none() && !follow_cached(history, &mut cause, finding) && !at_rest {
         follow_program(history, &mut cause, finding);
     }
     follow_memory(history, &mut cause, finding);
@@ -200,6 +203,8 @@ fn subjects(history: &History<'_>, finding: usize, request: Option<&Request>) ->
         add(pa);
     }
     match history.event(finding).kind {
+        // Which locks are in question the verdict says: what the program did last is beside it.
+        _ if matches!(history.outcome().verdict.property.as_str(), "LOCK" | "P7") => {}
         EventKind::Load { pa, .. }
         | EventKind::Store { pa, .. }
         | EventKind::Locked { pa, .. }
@@ -277,17 +282,20 @@ fn follow_request(history: &History<'_>, cause: &mut Cause, finding: usize) {
     let stores = changed.clone();
     let unit = translation::unit_of(history, request.device);
     let untranslated = request.is_untranslated();
-    let commands: Vec<usize> = (0..finding).filter(|&at| translation::is_about(history, at, unit)).collect();
-    changed.extend(commands.iter().filter(|&&at| at >= from));
+    // A command counts from where it takes effect.
+    let effect = |at: usize| translation::effect(history, at, finding);
+    let commands = (0..finding).filter(|&at| translation::is_about(history, at, unit));
+    changed.extend(commands.filter(|&at| effect(at).is_some_and(|effect| effect >= from)));
     changed.sort_unstable();
     let could_decide = |at: &usize| translation::decides(history, *at, unit, untranslated) || !untranslated && stores.contains(at);
     let differs = request.pa.map(|pa| pa.pfn()) != good.pa.map(|pa| pa.pfn()) && request.iova.page() == good.iova.page()
         || request.domain != good.domain;
-    let mut before_decided = changed.iter().rev().copied().find(|at| *at < decided && could_decide(at));
+    let in_effect = |at: &usize| effect(*at).is_some_and(|effect| effect < decided);
+    let mut before_decided = changed.iter().rev().copied().find(|at| in_effect(at) && could_decide(at));
     // A blocked request says nothing about how it would have been answered.
     if before_decided.is_none() && differs && request.pa.is_some() {
-        // What was decided takes effect when requests under way have landed and caches were emptied: it may stand before the last
-        // good translation. Of the commands and of the words this request read, the latest change decided.
+        // What was decided takes effect when caches were emptied: it may stand before the last good translation. Of the commands and
+        // of the words this request read, the latest change decided.
         let written = |at: &usize| {
             let kind = &history.event(*at).kind;
             !untranslated && touches(&read, kind) || translation::decides(history, *at, unit, untranslated)
@@ -295,6 +303,7 @@ fn follow_request(history: &History<'_>, cause: &mut Cause, finding: usize) {
         before_decided = (0..from).rev().find(written);
         changed.extend(before_decided);
     }
+    cause.took_effect = before_decided.filter(|_| differs).and_then(|at| took_effect(history, at, from, decided));
     cause.decider = before_decided.filter(|_| differs).or_else(|| {
         // The translation is the old one. Whoever removed its source, or gave its frame away, decided.
         changed
@@ -306,6 +315,7 @@ fn follow_request(history: &History<'_>, cause: &mut Cause, finding: usize) {
     });
     cause.translation_changed = cause.decider.is_some_and(|at| changed.contains(&at));
     cause.links.extend(changed.into_iter().map(|at| Link { at, role: Role::Changed }));
+    cause.links.extend(cause.took_effect.map(|at| Link { at, role: Role::Effect }));
     if let Some(decider) = cause.decider {
         let role = if cause.translation_changed { Role::Changed } else { Role::Fate };
         cause.links.push(Link { at: decider, role });
@@ -315,6 +325,16 @@ fn follow_request(history: &History<'_>, cause: &mut Cause, finding: usize) {
         cause.first_bad = first_after(history, &request, decider.max(from + 1), finding);
         cause.links.extend(invalidations.last().map(|&at| Link { at, role: Role::Changed }));
     }
+}
+
+/// Where the hardware began to go by the change at `at`, between the last good translation (`from`) and the bad one (`decided`): the unit's
+/// switch for a command, the last invalidation for a word that was still cached. None when the change itself stands between them.
+fn took_effect(history: &History<'_>, at: usize, from: usize, decided: usize) -> Option<usize> {
+    let switched = translation::effect(history, at, decided).filter(|&effect| effect != at);
+    switched.or_else(|| {
+        let invalidates = |&at: &usize| matches!(history.event(at).kind, EventKind::Invalidated { descriptor: 1..=2, .. });
+        (from..decided).rev().find(invalidates).filter(|_| at < from)
+    })
 }
 
 /// The first answer to the device after `decider` that is like the one to `request`.
@@ -339,9 +359,28 @@ fn ownership_change(history: &History<'_>, request: &Request, from: usize, findi
     freed.or_else(|| history.positions(from..finding, |event| matches!(event.kind, EventKind::Jumped { .. })).last().copied())
 }
 
+/// What a unit keeps of a word that changed. False when the verdict is about no such entry.
+fn follow_cached(history: &History<'_>, cause: &mut Cause, finding: usize) -> bool {
+    let Some(kept) = cached::follow(history, finding) else { return false };
+    cause.links.push(Link { at: kept.filled, role: Role::Filled });
+    (cause.kept, cause.decider) = (Some(kept.filled), kept.changed);
+    if let Some(changed) = kept.changed {
+        cause.links.push(Link { at: changed, role: Role::Changed });
+        let invalidations =
+            history.positions(changed..finding, |event| matches!(event.kind, EventKind::Invalidated { descriptor: 1..=2, .. }));
+        cause.nr_invalidations = invalidations.len();
+        cause.links.extend(invalidations.last().map(|&at| Link { at, role: Role::Changed }));
+    }
+    true
+}
+
 /// What a program that went wrong relied on: words it had read and that changed, and the pointer it followed.
 fn follow_program(history: &History<'_>, cause: &mut Cause, finding: usize) {
-    let stale = stale::reads(history, finding);
+    let mut stale = stale::reads(history, finding);
+    if stale.is_empty() {
+        // Of a program that made something to install: that another one was faster.
+        stale.extend(stale::lost_exchange(history, finding).filter(|lost| made(history, cause, lost.read)));
+    }
     for stale in stale.iter().rev().take(LINKS_PER_ROLE_MAX) {
         cause.links.push(Link { at: stale.read, role: Role::Check });
         cause.links.push(Link { at: stale.changed, role: Role::Changed });
@@ -352,6 +391,14 @@ fn follow_program(history: &History<'_>, cause: &mut Cause, finding: usize) {
     if let EventKind::Load { pa, .. } = history.event(pointer).kind {
         cause.links.extend(history.last_writer(pa, pointer).map(|at| Link { at, role: Role::Source }));
     }
+}
+
+/// True when the program that acts at `at` made something in question in its call.
+fn made(history: &History<'_>, cause: &Cause, at: usize) -> bool {
+    let by = history.event(at).actor;
+    let taken = |at: usize| matches!(history.event(at).kind, EventKind::FramesTaken { .. } | EventKind::ObjectTaken { .. });
+    let of_call = || history.begin_of_call(at)..at;
+    cause.subjects.iter().any(|&pa| history.of_frame(pa, of_call()).into_iter().any(|at| taken(at) && history.event(at).actor == by))
 }
 
 /// The load of the pointer behind a bad access, which the verdict names by its virtual address.
@@ -369,19 +416,25 @@ fn followed(history: &History<'_>, finding: usize) -> Option<usize> {
 fn follow_memory(history: &History<'_>, cause: &mut Cause, finding: usize) {
     let mut fates = Vec::new();
     let mut locks = Vec::new();
+    // Who pinned a page matters where pins do.
+    let verdict = &history.outcome().verdict;
+    let pins = verdict.details.iter().chain([&verdict.title]).any(|line| line.contains("pin"));
+    let told = |at: &usize| pins || !matches!(history.event(*at).kind, EventKind::Note { verb: verb::PINNED | verb::UNPINNED, .. });
     for &pa in &cause.subjects {
-        fates.extend(history.of_frame(pa, 0..finding).into_iter().rev().take(LINKS_PER_ROLE_MAX));
-        if cause.request.is_none() {
-            locks.extend(
-                history
-                    .positions(0..finding, |event| {
-                        matches!(event.kind, EventKind::Locked { pa: lock, .. } | EventKind::Unlocked { pa: lock, .. } if lock == pa)
-                    })
-                    .into_iter()
-                    .rev()
-                    .take(LINKS_PER_ROLE_MAX / 2),
-            );
-            fates.extend(history.last_writer(pa, finding));
+        let at_lock =
+            |event: &Event| matches!(event.kind, EventKind::Locked { pa: lock, .. } | EventKind::Unlocked { pa: lock, .. } if lock == pa);
+        let used = if cause.request.is_none() { history.positions(0..finding, at_lock) } else { Vec::new() };
+        if let Some(&last) = used.last() {
+            // Who holds it; of one that nobody holds, who did last. The words of a lock are its own affair, and so is its memory while it lives.
+            let held = matches!(history.event(last).kind, EventKind::Locked { .. });
+            locks.extend(used.iter().rev().take(if held { 1 } else { 2 }));
+            if history.holding(pa, finding).is_none_or(|holding| holding.tag.is_some()) {
+                continue;
+            }
+        }
+        fates.extend(history.of_frame(pa, 0..finding).into_iter().rev().filter(told).take(LINKS_PER_ROLE_MAX));
+        if cause.request.is_none() && used.is_empty() {
+            fates.extend(writers(history, pa, finding));
         }
     }
     fates.sort_unstable();
@@ -391,6 +444,19 @@ fn follow_memory(history: &History<'_>, cause: &mut Cause, finding: usize) {
     let shown = if cause.request.is_some() { 2 } else { LINKS_PER_ROLE_MAX };
     cause.links.extend(fates.iter().rev().take(shown).map(|&at| Link { at, role: Role::Fate }));
     cause.fates = fates;
+}
+
+/// Who stored to a word in question: the last one; of a member of an object, which may be a count, the last few.
+fn writers(history: &History<'_>, word: Pa, finding: usize) -> Vec<usize> {
+    let held = history.holding(word, finding).map(|holding| holding.at);
+    let Some(taken) = held.filter(|&at| matches!(history.event(at).kind, EventKind::ObjectTaken { .. })) else {
+        return history.last_writer(word, finding).into_iter().collect();
+    };
+    let stores = history.positions(taken..finding, |event| match event.kind {
+        EventKind::Store { pa, bytes, old, new, .. } => old != new && overlap(pa, u64::from(bytes), word, 4),
+        _ => false,
+    });
+    stores[stores.len().saturating_sub(LINKS_PER_ROLE_MAX)..].to_vec()
 }
 
 fn follow_errors(history: &History<'_>, cause: &mut Cause, finding: usize) {

@@ -6,6 +6,8 @@ use super::words;
 
 /// Most columns a line has room for.
 const COLUMNS_MAX: usize = 3;
+/// The side of what belongs to no kernel.
+const HARDWARE: &str = "hardware";
 /// Characters of the column of steps.
 const STEP_CHARS: usize = 9;
 
@@ -42,7 +44,8 @@ pub fn draw(history: &History<'_>, links: &[Link], verdict: &str, width: usize) 
         position += 1;
         let index = columns.iter().position(|column| column == own).or_else(|| columns.iter().position(|column| column.side == own.side));
         let mut text = words::brief(history, link.at);
-        if merged && columns.iter().all(|column| column != own) {
+        let of_unit = own.side == HARDWARE && own.name.starts_with("iommu");
+        if merged && !of_unit && columns.iter().all(|column| column != own) {
             text = format!("{}: {text}", own.name);
         }
         let step = history.event(link.at).step.to_string();
@@ -70,18 +73,22 @@ fn column(history: &History<'_>, at: usize, last_era: u8) -> Column {
     let event = history.event(at);
     let name = history.name(event.actor);
     if history.is_hardware(event.actor) {
-        Column { side: "hardware".to_owned(), name }
+        Column { side: HARDWARE.to_owned(), name }
     } else {
         Column { side: side(event.era, last_era), name }
     }
 }
 
-/// One column an actor while there is room; else one a side.
+/// One column an actor while there is room; else one a side. What hardware does is one column always: it is the other party.
 fn layout(exact: &[Column]) -> Vec<Column> {
     let mut columns: Vec<Column> = Vec::new();
     for column in exact {
-        if !columns.contains(column) {
-            columns.push(column.clone());
+        let same = |known: &&mut Column| if column.side == HARDWARE { known.side == HARDWARE } else { **known == *column };
+        match columns.iter_mut().find(same) {
+            // The device is named: what its unit does says so itself.
+            Some(known) if known.name.starts_with("iommu") => known.name.clone_from(&column.name),
+            Some(_) => {}
+            None => columns.push(column.clone()),
         }
     }
     if columns.len() > COLUMNS_MAX {

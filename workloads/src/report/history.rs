@@ -11,7 +11,7 @@ use sim::memory::Tag;
 use sim::trace::{Event, EventKind, UnitId};
 
 use crate::run::{Outcome, Region};
-use crate::verb;
+use crate::{tag, verb};
 
 /// Bytes of a frame.
 pub const FRAME_BYTES: u64 = 4096;
@@ -92,9 +92,22 @@ impl<'a> History<'a> {
         }
     }
 
-    /// An actor's name.
+    /// Where the call began in which the program that acts at `at` is: its system call, or the boot of its kernel.
+    pub fn begin_of_call(&self, at: usize) -> usize {
+        let acting = self.event(at).actor;
+        let begins = |event: &Event| match event.kind {
+            EventKind::Note { verb: verb::USER_CALL, .. } => event.actor == acting,
+            EventKind::Jumped { .. } => true,
+            _ => false,
+        };
+        self.events()[..at].iter().rposition(begins).unwrap_or(0)
+    }
+
+    /// An actor's name. A device is one to its reader, though its writes land by themselves.
     pub fn name(&self, actor: ActorId) -> String {
-        self.outcome.actors.get(actor.index()).map_or_else(|| actor.to_string(), |known| known.name.clone())
+        let Some(known) = self.outcome.actors.get(actor.index()) else { return actor.to_string() };
+        let name = known.name.as_str();
+        if known.era.is_none() { name.strip_suffix(" writes").unwrap_or(name).to_owned() } else { name.to_owned() }
     }
 
     /// True for a device or a remapping unit.
@@ -150,10 +163,11 @@ impl<'a> History<'a> {
         outcome.regions.iter().find(|region| region.frames.contains(&pa.pfn()) && region.era.is_none_or(|of| of == era))
     }
 
-    /// Everything that befell the frame of `pa` in `range`: handed out, freed, preserved, restored, pinned.
+    /// Everything that befell the frame of `pa` in `range`: handed out, freed, preserved, restored, pinned. Where an object is or was at
+    /// `pa`, the page that the slab carved it from tells nothing.
     pub fn of_frame(&self, pa: Pa, range: Range<usize>) -> Vec<usize> {
         let frame = pa.pfn().pa();
-        self.positions(range, |event| match event.kind {
+        let mut found = self.positions(range, |event| match event.kind {
             EventKind::FramesTaken { pfn, order, .. } | EventKind::FramesFreed { pfn, order, .. } => {
                 overlap(pfn.pa(), FRAME_BYTES << order, frame, FRAME_BYTES)
             }
@@ -168,7 +182,12 @@ impl<'a> History<'a> {
                 _ => false,
             },
             _ => false,
-        })
+        });
+        let of_object = |at: &usize| matches!(self.event(*at).kind, EventKind::ObjectTaken { .. } | EventKind::ObjectFreed { .. });
+        if found.iter().any(of_object) {
+            found.retain(|&at| !matches!(self.event(at).kind, EventKind::FramesTaken { tag: tag::SLAB, .. }));
+        }
+        found
     }
 }
 

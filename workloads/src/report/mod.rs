@@ -4,6 +4,8 @@
 //! | --- | --- |
 //! | [`history`] | the stream with an index: who was in which function, who wrote a word, what became of a frame |
 //! | [`cause`] | from the finding backwards to what decided it: an ordered list of events, each with its role |
+//! | `cached` | what a unit keeps of a word that changed |
+//! | `stale` | what a program had read and somebody else changed |
 //! | [`request`] | DMA requests, followed through it |
 //! | [`translation`] | which register writes change it |
 //! | [`words`] | an event in words, short and long |
@@ -13,6 +15,7 @@
 //! | [`json`] | the lines other programs rely on |
 //! | [`trace`] | the stream itself, in ftrace columns or as JSON lines |
 
+mod cached;
 pub mod cause;
 pub mod columns;
 pub mod history;

@@ -9,7 +9,6 @@ use iommu_model::addr::Pa;
 use sim::trace::{EventKind, Flavor};
 
 use super::history::{FRAME_BYTES, History, overlap};
-use crate::verb;
 
 /// A word that changed between its load and the finding.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,20 +30,36 @@ fn forget(seen: &mut BTreeMap<Pa, usize>, pa: Pa, bytes: u64) {
     }
 }
 
+/// The last compare-and-exchange in its call that the program lost to another one: it read, and stored nothing, because of what the other
+/// had stored since the call began.
+pub(super) fn lost_exchange(history: &History<'_>, finding: usize) -> Option<Stale> {
+    let acting = history.event(finding).actor;
+    let begin = history.begin_of_call(finding);
+    let stored = |at: usize, word: Pa| {
+        let step = history.event(at).step;
+        let same = (at..history.events().len()).map(|at| history.event(at)).take_while(|event| event.step == step);
+        same.into_iter().any(|event| matches!(event.kind, EventKind::Store { pa, .. } if pa == word))
+    };
+    (begin..finding).rev().find_map(|at| {
+        let event = history.event(at);
+        let EventKind::Load { pa, flavor: Flavor::Atomic, .. } = event.kind else { return None };
+        if event.actor != acting || stored(at, pa) {
+            return None;
+        }
+        let winner = history.last_writer(pa, at).filter(|&winner| winner > begin && history.event(winner).actor != acting)?;
+        Some(Stale { read: at, changed: winner })
+    })
+}
+
 /// What the program that acts at `finding` had read in its call and did not see change; in the order of the changes.
 pub(super) fn reads(history: &History<'_>, finding: usize) -> Vec<Stale> {
     let acting = history.event(finding).actor;
     if history.is_hardware(acting) {
         return Vec::new();
     }
-    let begins = |kind: &EventKind| matches!(kind, EventKind::Note { verb: verb::USER_CALL, .. });
-    let call = (0..finding).rev().find(|&at| {
-        let event = history.event(at);
-        event.actor == acting && begins(&event.kind) || matches!(event.kind, EventKind::Jumped { .. })
-    });
     let mut seen: BTreeMap<Pa, usize> = BTreeMap::new();
     let mut stale: BTreeMap<Pa, Stale> = BTreeMap::new();
-    for at in call.unwrap_or(0)..finding {
+    for at in history.begin_of_call(finding)..finding {
         let event = history.event(at);
         match event.kind {
             EventKind::Load { pa, .. } if event.actor == acting => {

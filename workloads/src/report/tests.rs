@@ -18,6 +18,7 @@ use crate::{errno, tag, verb};
 const AGENT: ActorId = ActorId(0);
 const DEVICE: ActorId = ActorId(1);
 const BOOT: ActorId = ActorId(2);
+const COMMANDS: ActorId = ActorId(3);
 const UNIT: UnitId = UnitId(0);
 const TOP: Pa = Pa(0x40_0000);
 const LEAF: Pa = Pa(0x41_0008);
@@ -45,8 +46,10 @@ impl Stream {
         self.era += 1;
         self.add(BOOT, EventKind::Jumped { era: self.era })
     }
-    fn command(&mut self, actor: ActorId, value: u64) -> usize {
-        self.add(actor, EventKind::RegisterWritten { unit: UNIT, offset: 0x18, value })
+    /// A write of GCMD that switches translation, and the switch.
+    fn command(&mut self, actor: ActorId, value: u64) {
+        self.add(actor, EventKind::RegisterWritten { unit: UNIT, offset: 0x18, value });
+        self.add(COMMANDS, EventKind::TranslationSwitched { unit: UNIT, on: value >> 31 == 1 });
     }
     /// A device write, walked from the two table words, cached, or untranslated.
     fn dma(&mut self, serial: u32, pa: Pa, domain: Option<u16>, cached: bool) {
@@ -93,7 +96,7 @@ impl Stream {
             counts: Counts::default(),
             log: self.log,
             functions: Vec::new(),
-            actors: vec![actor("luod/0", Some(0)), actor("dev 00:02.0", None), actor("swapper/0", Some(1))],
+            actors: vec![actor("luod/0", Some(0)), actor("dev 00:02.0", None), actor("swapper/0", Some(1)), actor("iommu0 commands", None)],
             regions: Vec::new(),
             found: None,
             divergence: None,
@@ -156,6 +159,38 @@ fn lost_table() -> Outcome {
     stream.outcome("I1", "walk through a table that is not one", &[])
 }
 
+/// A page is unpinned while the unit keeps the entry that its walk made.
+fn kept() -> Outcome {
+    let mut stream = Stream::mapped();
+    stream.call(AGENT, "unmap_range");
+    stream.store(AGENT, LEAF, GUEST.0 | 3, 0);
+    stream.call(AGENT, "__iopt_area_unfill_domain");
+    stream.add(AGENT, EventKind::Note { verb: verb::UNPINNED, args: [GUEST.pfn().0, 0, 0, 0] });
+    let mut outcome = stream.outcome(
+        "I8",
+        "page-unpinned-before-invalidation",
+        &["iommu0 still has an IOTLB entry made from pa 0x410008: 0x77003", "frame pa 0x77000: Owned"],
+    );
+    outcome.found = Some(Found { by: AGENT, nr_events: outcome.log.len() });
+    outcome
+}
+
+/// A program makes a table, another one installs its own first, and the loser keeps what it made.
+fn outrun() -> Outcome {
+    let mine = Pa(0x42_0000);
+    let mut stream = Stream::mapped();
+    stream.add(BOOT, EventKind::Note { verb: verb::USER_CALL, args: [0; 4] });
+    stream.call(BOOT, "map_range");
+    stream.add(BOOT, EventKind::FramesTaken { pfn: mine.pfn(), order: 0, tag: tag::IOMMU_TABLE });
+    stream.call(AGENT, "map_range");
+    stream.store(AGENT, LEAF, GUEST.0 | 3, 0x43_0003);
+    stream.add(BOOT, EventKind::Load { pa: LEAF, bytes: 8, value: 0x43_0003, flavor: Flavor::Atomic });
+    stream.add(BOOT, EventKind::Note { verb: verb::MAP_END, args: [1, 0x1000, 0x1000, 0] });
+    let mut outcome = stream.outcome("tables", "table-neither-linked-nor-freed", &["frame pa 0x420000: Owned, IOMMU page table"]);
+    outcome.found = Some(Found { by: BOOT, nr_events: outcome.log.len() });
+    outcome
+}
+
 /// A lock that is left held.
 fn left_locked() -> Outcome {
     let mut stream = Stream::default();
@@ -206,6 +241,8 @@ fn the_store_that_switched_translation_off_decides() {
         assert!(matches!(history.event(decider).kind, EventKind::RegisterWritten { value: 0, .. }));
         assert_eq!(history.function(decider).as_deref(), Some("iommu_disable_translation"));
         assert!(cause.translation_changed);
+        let effect = cause.took_effect.expect("the unit switched");
+        assert!(matches!(history.event(effect).kind, EventKind::TranslationSwitched { on: false, .. }));
         let roles: Vec<Role> = cause.links.iter().map(|link| link.role).collect();
         for role in [Role::LastGood, Role::Jump, Role::Injected, Role::Error, Role::Changed, Role::Finding] {
             assert!(roles.contains(&role), "{role:?} in {roles:?}");
@@ -227,6 +264,36 @@ fn the_cleared_entry_decides_where_a_cached_one_is_used() {
     let text = report(&outcome, Form::Terminal);
     assert!(text.contains("no invalidation was performed"));
     snapshot("stale-translation", &text);
+}
+
+#[test]
+fn the_cleared_entry_decides_where_a_unit_keeps_what_it_read() {
+    let outcome = kept();
+    with_cause(&outcome, |history, cause| {
+        let decider = cause.decider.expect("something decided");
+        assert!(matches!(history.event(decider).kind, EventKind::Store { pa: LEAF, new: 0, .. }));
+        let kept = cause.kept.expect("an entry");
+        assert!(matches!(history.event(kept).kind, EventKind::Fetched { pa: LEAF, .. }));
+    });
+    let text = report(&outcome, Form::Terminal);
+    assert!(text.contains("Expected next: invalidation of the entry; no invalidation was performed"));
+    snapshot("entry-kept", &text);
+}
+
+#[test]
+fn the_winner_of_a_compare_and_exchange_decides() {
+    let outcome = outrun();
+    with_cause(&outcome, |history, cause| {
+        let (decider, lost) = (cause.decider.expect("a winner"), cause.check.expect("a loser"));
+        assert!(matches!(history.event(decider).kind, EventKind::Store { pa: LEAF, new: 0x43_0003, .. }));
+        assert!(decider < lost && history.event(lost).actor == BOOT);
+    });
+    snapshot("exchange-lost", &report(&outcome, Form::Terminal));
+    // Of a program that made nothing, a lost exchange says nothing.
+    let mut beside = outrun();
+    beside.log.retain(|event| !matches!(event.kind, EventKind::FramesTaken { pfn: Pfn(0x420), .. }));
+    beside.found = Some(Found { by: BOOT, nr_events: beside.log.len() });
+    with_cause(&beside, |_, cause| assert_eq!((cause.decider, cause.check), (None, None)));
 }
 
 #[test]
@@ -306,7 +373,7 @@ fn signatures_tell_causes_apart_and_not_addresses() {
 
 #[test]
 fn a_mail_has_lines_of_at_most_72_columns() {
-    for outcome in [untranslated(), stale(), lost_table(), left_locked(), overtaken()] {
+    for outcome in [untranslated(), stale(), lost_table(), left_locked(), overtaken(), kept(), outrun()] {
         for line in report(&outcome, Form::Mail).lines() {
             assert!(line.chars().count() <= 72, "{line}");
         }

@@ -79,7 +79,7 @@ fn body(page: &mut Page, case: &Case<'_>) {
         page.plain("");
         let starred =
             if verdict.kind == VerdictKind::Violation { verdict.title.to_uppercase() } else { verdict.kind.name().to_uppercase() };
-        page.lines.extend(columns::draw(&history, &cause.links, &starred, page.width));
+        page.lines.extend(columns::draw(&history, &drawn(&cause), &starred, page.width));
     }
     if let Some(at) = cause.finding
         && !is_of_the_machine(&verdict.property)
@@ -94,6 +94,19 @@ fn body(page: &mut Page, case: &Case<'_>) {
         page.plain(&format!("signature: {}", signature::signature(&history, &cause)));
     }
     tail(page, case);
+}
+
+/// The steps side by side: those of the two parties. Where it is known what decided, what befell the memory before the last good access, or
+/// before the entry was made, is told above.
+fn drawn(cause: &Cause) -> Vec<Link> {
+    let good = cause.last_good.as_ref().map(|good| good.translated.unwrap_or(good.issued));
+    let decided = cause.decider.is_some() && (cause.translation_changed || cause.kept.is_some());
+    let begins = cause.kept.or(good).filter(|_| decided).unwrap_or(0);
+    let beside = |link: &Link| link.role == Role::Fate && link.at < begins && cause.decider != Some(link.at);
+    let mut drawn: Vec<Link> = cause.links.iter().copied().filter(|link| !beside(link)).collect();
+    let first = drawn.iter().position(|link| link.role != Role::Jump).unwrap_or(0);
+    drawn.drain(..first);
+    drawn
 }
 
 /// True for properties that the machine judges at the access, not an oracle at an event.
@@ -143,7 +156,9 @@ fn what_happened(page: &mut Page, case: &Case<'_>, history: &History<'_>, cause:
         if let Some(at) = cause.filled.as_ref().and_then(|filled| filled.translated) {
             page.wrapped("   ", &format!(" that entry was filled by a walk, {}", when(history, at)));
         }
-        if let Some(pa) = request.pa.filter(|_| !case.outcome.log.is_empty()) {
+        // Of a request that was blocked: the frame it should have reached.
+        let expected = || cause.subjects.first().copied().filter(|_| request.translated.is_none());
+        if let Some(pa) = request.pa.or_else(expected).filter(|_| !case.outcome.log.is_empty()) {
             let (owner, holding) = words::owner(history, pa, cause.finding.unwrap_or(0));
             let since = holding.map_or(String::new(), |holding| format!(", since: {}", by(history, holding.at)));
             page.wrapped("   ", &format!(" frame pa {:#018x}, owner: {owner}{since}", pa.pfn().pa().0));
@@ -169,6 +184,9 @@ fn when(history: &History<'_>, at: usize) -> String {
 fn because(page: &mut Page, history: &History<'_>, cause: &Cause) {
     let failure = |at: usize| matches!(history.event(at).kind, EventKind::Injected { .. });
     let told = |link: &&Link| match link.role {
+        // Where nothing decided, who counted what is in question up and down is the story.
+        Role::Fate if cause.decider.is_none() && matches!(history.event(link.at).kind, EventKind::Store { .. }) => true,
+        Role::Lock if cause.decider.is_none() => matches!(history.event(link.at).kind, EventKind::Locked { .. }),
         Role::Request | Role::Fate | Role::Lock => cause.decider == Some(link.at),
         Role::Finding => cause.decider == Some(link.at) || failure(link.at),
         _ => true,
@@ -190,9 +208,28 @@ fn because(page: &mut Page, history: &History<'_>, cause: &Cause) {
     }
     if let (Some(decider), Some(check), Some(finding)) = (cause.decider, cause.check, cause.finding) {
         page.plain("");
-        let steps = format!("(step {}) and what it did (step {})", history.event(check).step, history.event(finding).step);
-        let changed = format!("{}: {}", by(history, decider), words::long(history, decider));
-        page.wrapped("  ", &format!("Between the program's check {steps}, the word it had read was changed by {changed}"));
+        let step = |at: usize| history.event(at).step;
+        let changed = format!("was changed by {}: {}", by(history, decider), words::long(history, decider));
+        if check > decider {
+            page.wrapped("  ", &format!("The program lost a compare-and-exchange (step {}): the word {changed}", step(check)));
+        } else {
+            let steps = format!("(step {}) and what it did (step {})", step(check), step(finding));
+            page.wrapped("  ", &format!("Between the program's check {steps}, the word it had read {changed}"));
+        }
+    }
+    if let Some(kept) = cause.kept {
+        page.plain("");
+        let made = format!("The entry was made by a walk for {}", by(history, kept));
+        match cause.decider {
+            Some(decider) => {
+                page.wrapped(
+                    "  ",
+                    &format!("{made}; the word was changed since by {}: {}", by(history, decider), words::long(history, decider)),
+                );
+                page.wrapped("  ", &format!("Expected next: invalidation of the entry; {}.", invalidations(cause)));
+            }
+            None => page.wrapped("  ", &format!("{made}; the word is as it was then: nobody took the mapping away before the memory.")),
+        }
     }
     let (Some(decider), Some(good), Some(request)) = (cause.decider, &cause.last_good, &cause.request) else { return };
     page.plain("");
@@ -204,21 +241,28 @@ fn because(page: &mut Page, history: &History<'_>, cause: &Cause) {
         good.done.filter(|&done| step(done) != step(translated)).map_or(String::new(), |done| format!(", done at step {}", step(done)));
     let good = format!("the device's last good access (translated at step {}{done})", step(translated));
     let bad = format!("its first bad one (step {})", step(bad_at));
-    let when = if decider < translated {
-        format!("Before {good}, to take effect by {bad}")
-    } else if decider < bad_at {
-        format!("Between {good} and {bad}")
-    } else {
-        format!("After {bad}, while it was under way")
-    };
     let what = if cause.translation_changed { "what decides translation was changed by" } else { "the owner of the memory was changed by" };
-    page.wrapped("  ", &format!("{when}, {what} {}: {}", by(history, decider), words::long(history, decider)));
+    let decided = format!("{}: {}", by(history, decider), words::long(history, decider));
+    let told = match cause.took_effect {
+        Some(effect) => {
+            let effect = format!("{} (step {})", words::long(history, effect), step(effect));
+            format!("Between {good} and {bad}, {effect}; {what} {decided}")
+        }
+        None if decider < translated => format!("Before {good}, to take effect by {bad}, {what} {decided}"),
+        None if decider < bad_at => format!("Between {good} and {bad}, {what} {decided}"),
+        None => format!("After {bad}, while it was under way, {what} {decided}"),
+    };
+    page.wrapped("  ", &told);
     if request.cached {
-        let seen = match cause.nr_invalidations {
-            0 => "no invalidation was performed between that and this access".to_owned(),
-            n => format!("{n} invalidations were performed between that and this access; none removed this entry"),
-        };
-        page.wrapped("  ", &format!("Expected next: invalidation of the entry; {seen}."));
+        page.wrapped("  ", &format!("Expected next: invalidation of the entry; {}.", invalidations(cause)));
+    }
+}
+
+/// What was invalidated between the decider and the finding, in words.
+fn invalidations(cause: &Cause) -> String {
+    match cause.nr_invalidations {
+        0 => "no invalidation was performed between that and this".to_owned(),
+        n => format!("{n} invalidations were performed between that and this; none removed this entry"),
     }
 }
 
@@ -229,8 +273,11 @@ fn remark(cause: &Cause, link: &Link) -> &'static str {
     match link.role {
         Role::Source if cause.request.is_none() => " (where that pointer came from)",
         Role::Source => " (fetched by the walk)",
+        Role::Filled if cause.kept.is_some() => " (from this the entry was made)",
         Role::Filled => " (this filled the IOTLB entry)",
         Role::LastGood => " (last good access)",
+        Role::Effect => " (the change takes effect)",
+        Role::Check if cause.decider.is_some_and(|decider| decider < link.at) => " (the exchange it lost)",
         Role::Check => " (changed before it acted on it)",
         Role::Pointer => " (the pointer it followed)",
         Role::Changed | Role::Injected | Role::Error | Role::Jump | Role::Fate | Role::Lock | Role::Request | Role::Finding => "",

@@ -68,6 +68,7 @@ fn name(kind: &EventKind) -> &'static str {
         EventKind::ObjectFreed { .. } => "kfree",
         EventKind::Injected { .. } => "injected",
         EventKind::RegisterWritten { .. } => "register_write",
+        EventKind::TranslationSwitched { .. } => "translation_switch",
         EventKind::Fetched { .. } => "fetch",
         EventKind::DmaIssued { .. } => "dma_issue",
         EventKind::DmaTranslated { .. } => "dma_translate",

@@ -32,6 +32,18 @@ pub fn is_about(history: &History<'_>, at: usize, unit: Option<UnitId>) -> bool 
     command(history, at, unit).is_some_and(|(before, now)| before.translation_enable() != now.translation_enable() || now.set_root_table())
 }
 
+/// Where a command about translation took effect before `end`: a change of TE waits for the requests under way, the rest is done at once.
+/// None while it has not.
+pub fn effect(history: &History<'_>, at: usize, end: usize) -> Option<usize> {
+    let EventKind::RegisterWritten { unit: commanded, .. } = history.event(at).kind else { return Some(at) };
+    let Some((before, now)) = command(history, at, None) else { return Some(at) };
+    if before.translation_enable() == now.translation_enable() {
+        return Some(at);
+    }
+    let switched = |kind: &EventKind| matches!(*kind, EventKind::TranslationSwitched { unit, on } if unit == commanded && on == now.translation_enable());
+    (at..end).find(|&later| switched(&history.event(later).kind))
+}
+
 /// True for a command that made requests be answered as they were: passed through (`untranslated`), or looked up in tables. A root
 /// table taken over while translation is off waits until it is on.
 pub fn decides(history: &History<'_>, at: usize, unit: Option<UnitId>, untranslated: bool) -> bool {

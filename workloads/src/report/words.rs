@@ -4,7 +4,7 @@ use iommu_model::addr::{Bdf, Pa, Pfn};
 use iommu_model::spec::vtd::fault::FaultReason;
 use iommu_model::spec::vtd::register::{self, GlobalCommand};
 use sim::engine::ChoiceKind;
-use sim::trace::{EventKind, LockKind, Verb};
+use sim::trace::{EventKind, LockKind, UnitId, Verb};
 
 use super::history::{History, Holding};
 use crate::errno::{self, Errno};
@@ -15,21 +15,27 @@ use crate::tag;
 use crate::userspace::Call;
 use crate::verb::{self, FileOp, FlbOp, Phase};
 
+/// Values below this are counts, flags, or numbers of something.
+const SMALL: u64 = 1 << 10;
+
 /// An event in a few words.
 pub fn brief(history: &History<'_>, at: usize) -> String {
     let event = history.event(at);
     match event.kind {
         EventKind::Load { pa, .. } => format!("load {}", place(history, pa, at)),
-        EventKind::Store { pa, new, .. } => {
+        EventKind::Store { pa, old, new, .. } => {
             let verb = if new == 0 { "clear" } else { "store to" };
-            format!("{verb} {}", place(history, pa, at))
+            // A count or a flag is told by its values.
+            let values = if old.max(new) < SMALL { format!(" ({old} -> {new})") } else { String::new() };
+            format!("{verb} {}{values}", place(history, pa, at))
         }
-        EventKind::Locked { kind, .. } => format!("{} taken", lock(kind)),
-        EventKind::Unlocked { kind, .. } => format!("{} released", lock(kind)),
+        EventKind::Locked { pa, kind } => format!("take {} {}", lock(kind), place(history, pa, at)),
+        EventKind::Unlocked { pa, kind } => format!("release {} {}", lock(kind), place(history, pa, at)),
         EventKind::FramesTaken { tag, .. } | EventKind::ObjectTaken { tag, .. } => format!("allocate {}", tag::name(tag)),
         EventKind::FramesFreed { tag, .. } | EventKind::ObjectFreed { tag, .. } => format!("free {}", tag::name(tag)),
         EventKind::Injected { kind, class } => format!("{} FAILS", fallible(kind, class)),
         EventKind::RegisterWritten { .. } => register_words(history, at),
+        EventKind::TranslationSwitched { unit, on } => switched(unit, on),
         EventKind::Fetched { pa, .. } => format!("fetch {}", place(history, pa, at)),
         EventKind::DmaIssued { iova, write, .. } => format!("issue {} {iova}", read_write(write)),
         EventKind::DmaTranslated { iova, pa, domain, cached, .. } => match (domain, cached) {
@@ -56,14 +62,15 @@ pub fn long(history: &History<'_>, at: usize) -> String {
         EventKind::Store { pa, bytes, old, new, .. } => {
             format!("stores {new:#x} over {old:#x} ({bytes} bytes) to {}", place_long(history, pa, at))
         }
-        EventKind::Locked { pa, kind } => format!("takes the {} at pa {pa}", lock(kind)),
-        EventKind::Unlocked { pa, kind } => format!("releases the {} at pa {pa}", lock(kind)),
+        EventKind::Locked { pa, kind } => format!("takes the {} at {}", lock(kind), place_long(history, pa, at)),
+        EventKind::Unlocked { pa, kind } => format!("releases the {} at {}", lock(kind), place_long(history, pa, at)),
         EventKind::FramesTaken { pfn, order, tag } => format!("gets frame pa {} (order {order}) for: {}", pfn.pa(), tag::name(tag)),
         EventKind::FramesFreed { pfn, order, tag } => format!("frees frame pa {} (order {order}), which was: {}", pfn.pa(), tag::name(tag)),
         EventKind::ObjectTaken { pa, bytes, tag } => format!("gets {bytes} bytes at pa {pa} for: {}", tag::name(tag)),
         EventKind::ObjectFreed { pa, tag } => format!("frees the object at pa {pa}, which was: {}", tag::name(tag)),
         EventKind::Injected { kind, class } => format!("{} is made to fail (injected)", fallible(kind, class)),
         EventKind::RegisterWritten { unit, .. } => format!("writes a register of unit {}: {}", unit.0, register_words(history, at)),
+        EventKind::TranslationSwitched { unit, on } => format!("{}: GSTS.TES is {}", switched(unit, on), u8::from(on)),
         EventKind::Fetched { pa, value, .. } => format!("fetches {value:#x} from {}", place_long(history, pa, at)),
         EventKind::DmaIssued { iova, write, serial, .. } => format!("issues a {} of iova {iova} (request {serial})", read_write(write)),
         EventKind::DmaTranslated { iova, pa, domain, cached, .. } => match domain {
@@ -103,6 +110,7 @@ pub fn key(history: &History<'_>, at: usize) -> String {
             register::OFFSET_GCMD => register_words(history, at),
             _ => register_name(offset),
         },
+        EventKind::TranslationSwitched { on, .. } => format!("translation {}", if on { "on" } else { "off" }),
         EventKind::Fetched { .. } => "fetched".to_owned(),
         EventKind::DmaIssued { .. } => "issued".to_owned(),
         EventKind::DmaTranslated { domain, cached, .. } => match (domain, cached) {
@@ -203,6 +211,10 @@ fn register_name(offset: u16) -> String {
         register::OFFSET_IOTLB => "IOTLB".to_owned(),
         other => format!("register {other:#x}"),
     }
+}
+
+fn switched(unit: UnitId, on: bool) -> String {
+    format!("unit {} {} translating", unit.0, if on { "starts" } else { "stops" })
 }
 
 fn register_words(history: &History<'_>, at: usize) -> String {

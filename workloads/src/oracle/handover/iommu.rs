@@ -23,6 +23,7 @@ struct Domain {
 
 /// A live device record.
 struct Device {
+    at: Pa,
     bdf: Bdf,
     id: u64,
     domain: Pa,
@@ -74,7 +75,7 @@ pub(super) fn read(r: &mut Reader<'_>, flb: &IommuFlb) -> Result<Records, Fault>
         if r.member(layout, at, "devid") >> 16 != 0 || r.member(layout, at, "pci_domain_nr") != 0 {
             return Err(("device-of-another-segment", format!("record at pa {at}")));
         }
-        records.devices.push(Device { bdf, id: r.member(layout, at, "map.attachment_id"), domain, unit });
+        records.devices.push(Device { at, bdf, id: r.member(layout, at, "map.attachment_id"), domain, unit });
     }
     for at in array(r, units, &abi.hw.layout, &mut records.pages)? {
         records.units.push(unit(r, &abi.hw.layout, at)?);
@@ -217,10 +218,10 @@ fn pages_are_full(records: &Records, ledger: &Ledger) -> Result<(), Fault> {
 fn device_agrees(device: &Device, records: &Records, topo: &Topology, view: &View<'_>) -> Result<(), Fault> {
     let bdf = device.bdf;
     let Some(domain) = records.domains.iter().find(|domain| domain.at == device.domain) else {
-        return Err(("device-names-no-live-domain", format!("{bdf} names pa {}", device.domain)));
+        return Err(("device-names-no-live-domain", format!("{bdf}: its record at pa {} names pa {}", device.at, device.domain)));
     };
     let Some(unit) = records.units.iter().find(|unit| unit.at == device.unit) else {
-        return Err(("device-names-no-live-unit", format!("{bdf} names pa {}", device.unit)));
+        return Err(("device-names-no-live-unit", format!("{bdf}: its record at pa {} names pa {}", device.at, device.unit)));
     };
     let known = topo.devices.iter().find(|known| known.bdf == bdf);
     let Some(number) = known.map(|known| usize::from(known.unit)).filter(|number| topo.units[*number].register_base.0 == unit.registers)
