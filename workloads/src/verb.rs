@@ -22,7 +22,7 @@ macro_rules! verbs {
 verbs! {
     /// A kernel function is entered. Args: its name, 32 bytes, zero padded.
     CALL = 1;
-    /// WARN. Args: its title, 32 bytes, zero padded.
+    /// WARN. Args: its title, or what is left of it after [`WARN_HEAD`], zero padded.
     WARN = 2;
     /// A phase of the update begins: see [`Phase`]. Args: phase.
     PHASE = 3;
@@ -91,6 +91,9 @@ verbs! {
     /// A VMM put content into guest memory that the update must keep. Args: pa, value.
     CONTENT = 53;
 
+    /// The WARN that comes next has a longer title: its first 32 bytes.
+    WARN_HEAD = 56;
+
     /// machine_kexec is about to jump. Args: pa of the KHO root FDT (0: no hand-over), first byte of scratch, bytes of scratch.
     BEFORE_JUMP = 60;
     /// No session exists and no call is under way: what is preserved must be what it was at the first such moment of this kernel.
@@ -111,6 +114,17 @@ pub fn pack_name(name: &str) -> [u64; 4] {
         *arg = u64::from_le_bytes(chunk.try_into().expect("chunks of eight"));
     }
     args
+}
+
+/// The words that say `WARN: title`, in order: a title of more than 32 bytes goes in two.
+///
+/// # Panics
+/// When a title is longer than 64 bytes, or not ASCII.
+pub fn warn(title: &'static str) -> impl Iterator<Item = (Verb, [u64; 4])> {
+    assert!(title.is_ascii() && title.len() <= 64, "a WARN has at most 64 bytes: {title}");
+    let (head, rest) = title.split_at(if title.len() > 32 { 32 } else { 0 });
+    let head = (!head.is_empty()).then(|| (WARN_HEAD, pack_name(head)));
+    head.into_iter().chain([(WARN, pack_name(rest))])
 }
 
 /// The name packed by [`pack_name`].

@@ -289,7 +289,8 @@ impl Sweep<'_> {
             (0, true) if summary.listed.is_empty() => {
                 let stops: u64 = summary.stops.values().sum();
                 let stopped = if stops > 0 { format!("; {stops} ended in a provoked safe stop") } else { String::new() };
-                format!("clean: {} runs, nothing violated{stopped}", summary.runs)
+                let reach = if summary.not_claimed.is_empty() { "clean" } else { "clean as far as the runs went" };
+                format!("{reach}: {} runs, nothing violated{stopped}", summary.runs)
             }
             (0, true) => {
                 let masked: u64 = summary.listed.values().sum();

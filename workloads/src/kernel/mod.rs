@@ -151,7 +151,9 @@ impl Task {
     /// `WARN_ON`: returns the condition; when it holds, the warning goes on the event stream.
     pub fn warn_on(&self, condition: bool, title: &'static str) -> bool {
         if condition {
-            self.machine.note(verb::WARN, verb::pack_name(title));
+            for (word, args) in verb::warn(title) {
+                self.machine.note(word, args);
+            }
         }
         condition
     }
@@ -163,6 +165,11 @@ impl Task {
 
     /// Counts a coverage mark.
     pub fn mark(&self, mark: crate::mark::Mark) {
-        self.machine.note(verb::MARK, [mark as u64, 0, 0, 0]);
+        self.mark_of(mark, 0);
+    }
+
+    /// As [`Task::mark`], with what it befell: a device's requester id, a domain id.
+    pub fn mark_of(&self, mark: crate::mark::Mark, of: u16) {
+        self.machine.note(verb::MARK, [mark as u64, u64::from(of), 0, 0]);
     }
 }

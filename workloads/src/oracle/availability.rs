@@ -59,8 +59,9 @@ impl Oracle for Availability {
             _ => return None,
         };
         let title = if device.inherited { format!("{title}-after-the-jump") } else { title.to_owned() };
+        let id = device.domain_id.map_or(String::new(), |id| format!(" (domain id {id:#x})"));
         let details = vec![
-            format!("device {}: {access} at iova {:#x} {what}", device.bdf, request.iova.0),
+            format!("device {}{id}: {access} at iova {:#x} {what}", device.bdf, request.iova.0),
             format!("mapped there the whole time: frame pa {:#x}", must << 12),
         ];
         finding("availability", title, event, details)

@@ -146,6 +146,11 @@ impl Oracle for Counter {
                 verb::MARK => {
                     if let Some(mark) = Mark::from_number(args[0]).filter(|mark| !is_derived(*mark)) {
                         self.mark(mark);
+                        let mut counts = self.counts.borrow_mut();
+                        let befell = (mark, args[1] as u16);
+                        if args[1] != 0 && !counts.befell.contains(&befell) {
+                            counts.befell.push(befell);
+                        }
                     }
                 }
                 verb::UNMAP_BEGIN => self.unmaps += 1,

@@ -26,11 +26,13 @@ use crate::verb;
 pub(super) struct Unexplained {
     ledger: Rc<RefCell<Ledger>>,
     image_loaded: bool,
+    /// The first half of the title of the WARN that is being told.
+    warn_head: String,
 }
 
 impl Unexplained {
     pub(super) fn new(ledger: Rc<RefCell<Ledger>>) -> Unexplained {
-        Unexplained { ledger, image_loaded: false }
+        Unexplained { ledger, image_loaded: false, warn_head: String::new() }
     }
 
     fn holds(&self, ledger: &Ledger, call: &Call, when: When) -> bool {
@@ -83,7 +85,7 @@ impl Oracle for Unexplained {
     }
 
     fn verbs(&self) -> u64 {
-        kinds::verbs(&[verb::USER_RETURN, verb::WARN])
+        kinds::verbs(&[verb::USER_RETURN, verb::WARN_HEAD, verb::WARN])
     }
 
     fn on_event(&mut self, event: &Event, _: &View<'_>) -> Option<Finding> {
@@ -98,12 +100,17 @@ impl Oracle for Unexplained {
                 self.ledger.borrow_mut().end_call(event, args[1] as i64);
                 found
             }
+            EventKind::Note { verb: verb::WARN_HEAD, args } => {
+                self.warn_head = verb::unpack_name(args);
+                None
+            }
             EventKind::Note { verb: verb::WARN, args } => {
+                let head = std::mem::take(&mut self.warn_head);
                 let ledger = self.ledger.borrow();
                 if ledger.call_of(event).failed || ledger.failed_outside || ledger.context.incompatible {
                     return None;
                 }
-                let title = verb::unpack_name(args);
+                let title = head + &verb::unpack_name(args);
                 finding("unexplained", format!("WARN: {title}"), event, vec![format!("WARN in generation {}", event.era)])
             }
             _ => None,
@@ -194,8 +201,16 @@ mod tests {
     #[test]
     fn a_warning_needs_a_cause() {
         let mut bench = bench();
+        let mut title = |text: &'static str| {
+            let found: Vec<_> = verb::warn(text).filter_map(|(word, args)| bench.note(word, args)).collect();
+            found.first().expect("stray").title.clone()
+        };
+        assert_eq!(title("kho_restore_page: bad magic"), "WARN: kho_restore_page: bad magic");
+        assert_eq!(
+            title("iommu_setup_default_domain: domain cannot be restored"),
+            "WARN: iommu_setup_default_domain: domain cannot be restored"
+        );
         let warn = verb::pack_name("kho_restore_page: bad magic");
-        assert_eq!(bench.note(verb::WARN, warn).expect("stray").title, "WARN: kho_restore_page: bad magic");
         bench.feed(EventKind::Injected { kind: ChoiceKind::CalleeFails, class: 1 });
         assert_eq!(bench.note(verb::WARN, warn), None);
     }

@@ -243,4 +243,6 @@ pub struct SummaryJson {
     pub clean: bool,
     /// Why not, beside findings.
     pub not_clean: Vec<String>,
+    /// What no run reached although nothing required it: of this the sweep claims nothing.
+    pub not_claimed: Vec<String>,
 }

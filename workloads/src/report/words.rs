@@ -50,8 +50,19 @@ pub fn brief(history: &History<'_>, at: usize) -> String {
         EventKind::Invalidated { descriptor, .. } => format!("invalidate {}", descriptor_name(descriptor)),
         EventKind::StatusWritten { pa, .. } => format!("wait status to pa {pa}"),
         EventKind::Jumped { .. } => "kexec".to_owned(),
+        EventKind::Note { verb: verb::WARN, .. } => warned(history, at),
         EventKind::Note { verb, args } => note(verb, args),
     }
+}
+
+/// `WARN: title`, put together.
+fn warned(history: &History<'_>, at: usize) -> String {
+    let part = |at: usize, wanted: Verb| match history.event(at).kind {
+        EventKind::Note { verb, args } if verb == wanted => verb::unpack_name(args),
+        _ => String::new(),
+    };
+    let head = at.checked_sub(1).map_or(String::new(), |before| part(before, verb::WARN_HEAD));
+    format!("WARN: {head}{}", part(at, verb::WARN))
 }
 
 /// An event in a sentence without its actor.
@@ -89,6 +100,7 @@ pub fn long(history: &History<'_>, at: usize) -> String {
         EventKind::Invalidated { unit, descriptor } => format!("unit {} performs: invalidate {}", unit.0, descriptor_name(descriptor)),
         EventKind::StatusWritten { unit, pa, data } => format!("unit {} writes wait status {data:#x} to pa {pa}", unit.0),
         EventKind::Jumped { .. } => "kexec: the next kernel runs".to_owned(),
+        EventKind::Note { verb: verb::WARN, .. } => warned(history, at),
         EventKind::Note { verb, args } => note(verb, args),
     }
 }

@@ -92,6 +92,8 @@ pub struct Counts {
     pub dma_faults: std::collections::BTreeMap<u8, u64>,
     /// Injected failures.
     pub injected: std::collections::BTreeMap<Failure, u64>,
+    /// What some marks befell, of one run: a device's requester id, a domain id.
+    pub befell: Vec<(Mark, u16)>,
 }
 
 impl Default for Counts {
@@ -101,6 +103,7 @@ impl Default for Counts {
             dma: vec![0; Phase::ALL.len()],
             dma_faults: std::collections::BTreeMap::new(),
             injected: std::collections::BTreeMap::new(),
+            befell: Vec::new(),
         }
     }
 }

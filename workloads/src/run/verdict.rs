@@ -22,7 +22,7 @@ pub(super) fn of(spec: &RunSpec, machine: &Machine, engine: &Engine, ended: Burs
             Some(function) if OF_THE_MACHINE.contains(&finding.property) => format!("{} in {function}", finding.title),
             _ => finding.title.clone(),
         };
-        let listed = known::lookup(spec, finding.property, &title, function, counts);
+        let listed = known::lookup(spec, finding, &title, function, counts);
         return Verdict { listed, ..plain(VerdictKind::Violation, finding.property, title, named(engine, &finding.details)) };
     }
     if let Some(stop) = machine.stopped() {

@@ -90,7 +90,24 @@ pub fn total(tally: &Tally, catch: &Catch, findings: u64) -> SummaryJson {
         injected: injected.iter().map(|(failure, count)| (failure.name(), *count)).collect(),
         clean: findings == 0,
         not_clean: Vec::new(),
+        not_claimed: not_claimed(tally),
     }
+}
+
+/// What a claim quotes and no run reached: kexec, adoption, FINISH, a phase without DMA, no fault of any kind. Where the scenario requires
+/// it, the claim fails ([`missing`]); elsewhere (a kernel without FINISH, a kernel that stops for safety) it does not reach so far.
+fn not_claimed(tally: &Tally) -> Vec<String> {
+    let marks = [(Mark::KexecReached, "kexec"), (Mark::AdoptionDone, "adoption"), (Mark::FinishReached, "FINISH")];
+    let mut zeros: Vec<String> = marks.iter().filter(|(mark, _)| tally.reached(*mark) == 0).map(|(_, name)| (*name).to_owned()).collect();
+    let silent = Phase::ALL.into_iter().filter(|&phase| phase > Phase::ColdBoot && tally.counts.dma[phase as usize] == 0);
+    let silent: Vec<&str> = silent.map(|phase| words::phase_name(phase as u64)).collect();
+    if !silent.is_empty() {
+        zeros.push(format!("DMA in {}", silent.join(" and ")));
+    }
+    if tally.counts.dma_faults.is_empty() {
+        zeros.push("DMA faults".to_owned());
+    }
+    zeros
 }
 
 /// The summary for people, one fact a line.
@@ -128,6 +145,9 @@ pub fn lines(summary: &SummaryJson) -> Vec<String> {
     lines.push(format!("  injected failures: {}", list(&mut summary.injected.iter().map(|(name, count)| (name.clone(), *count)))));
     if !summary.marks_never_hit.is_empty() {
         lines.push(format!("  marks never hit: {}", summary.marks_never_hit.join(", ")));
+    }
+    if !summary.not_claimed.is_empty() {
+        lines.push(format!("  never reached, so nothing is claimed of it: {}", summary.not_claimed.join(", ")));
     }
     lines.extend(summary.not_clean.iter().map(|what| format!("  not clean: {what}")));
     lines

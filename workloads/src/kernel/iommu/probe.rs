@@ -63,7 +63,7 @@ pub(crate) async fn iommu_probe_device(t: &Task, index: usize, dev: Bdf, unit: u
     let ret = do_probe_device(t, index, dev, unit).await;
     t.mutex_unlock(lock).await;
     if ret != 0 {
-        t.mark(Mark::DeviceNotRestored);
+        t.mark_of(Mark::DeviceNotRestored, dev.0);
     }
     ret
 }
@@ -111,7 +111,7 @@ async fn iommu_setup_default_domain(t: &Task, group: Ptr<Group>, info: Ptr<DevIn
         return -errno;
     }
     t.write(group.at(Group::DEFAULT_DOMAIN), default).await;
-    let restored = restore_domain_of(t, group, info).await;
+    let restored = restore_domain_of(t, group, info, dev).await;
     let ret = if restored.is_null() {
         iommu_group_set_domain_internal(t, group, default, SetDomain::MustSucceed).await
     } else {
@@ -125,7 +125,7 @@ async fn iommu_setup_default_domain(t: &Task, group: Ptr<Group>, info: Ptr<DevIn
 }
 
 /// The restored domain of the group's first device, and the group's owner with it; NULL when there is none.
-async fn restore_domain_of(t: &Task, group: Ptr<Group>, info: Ptr<DevInfo>) -> Ptr<Domain> {
+async fn restore_domain_of(t: &Task, group: Ptr<Group>, info: Ptr<DevInfo>, dev: Bdf) -> Ptr<Domain> {
     let ser = restored_state(t, info).await;
     if ser.is_null() {
         return Ptr::NULL;
@@ -137,7 +137,7 @@ async fn restore_domain_of(t: &Task, group: Ptr<Group>, info: Ptr<DevInfo>) -> P
         if t.k.rev.iommu == Iommu::Tip && !ASSUME_FAILED_RESTORE_FALLS_BACK {
             t.panic("iommu_setup_default_domain: domain cannot be restored").await;
         }
-        t.mark(Mark::DeviceNotRestored);
+        t.mark_of(Mark::DeviceNotRestored, dev.0);
         return Ptr::NULL;
     }
     t.write(group.at(Group::OWNER), owner).await;

@@ -111,7 +111,7 @@ pub async fn reserve_domain_id(t: &Task, iommu: Ptr<IntelIommu>, did: u16) {
         return;
     }
     if callee_fails(t, callee::IDA) {
-        t.mark(Mark::DomainIdNotReserved);
+        t.mark_of(Mark::DomainIdNotReserved, did);
         return;
     }
     let bit = 1u64 << (did % 64);
