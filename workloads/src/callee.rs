@@ -38,6 +38,8 @@ callees! {
     VFIO_FREEZE = 0x302, "vfio_pci_liveupdate_freeze";
     /// First open of a VFIO device: power-up, reset or saving the configuration.
     VFIO_ENABLE = 0x303, "vfio_pci_core_enable";
+    /// What `kernel_kexec` does between the live-update part and the point of no return (assumed: see `kernel/kexec.rs`).
+    KEXEC = 0x304, "kernel_kexec";
     /// A page lies outside the leaves of the tracker there are, and the new leaf cannot be had. Scaled: a leaf covers 128 MiB, more
     /// than the machines drawn here have, so that every page may be such a page.
     NEW_LEAF = 0x310, "new leaf of the KHO tracker";

@@ -55,6 +55,9 @@ pub const ALL: &[Canary] = &[
     Canary { defect: Defect::TrackerSlotDangles, scenario: "preserve-fails-midway", kernel: "v2", runs: 400 },
     Canary { defect: Defect::UnfreezeSkipped, scenario: "preserve-fails-midway", kernel: "tip", runs: 2000 },
     Canary { defect: Defect::DeletedFlagForgotten, scenario: "abort-and-reuse", kernel: "tip", runs: 4000 },
+    Canary { defect: Defect::FailedPreserveKeepsFile, scenario: "preserve-fails-midway", kernel: "tip", runs: 400 },
+    Canary { defect: Defect::UnpreserveKeepsHold, scenario: "abort-and-reuse", kernel: "tip", runs: 200 },
+    Canary { defect: Defect::PreservedDeviceStopped, scenario: "update-with-dma", kernel: "tip", runs: 100 },
     Canary { defect: Defect::RetrieveLosesUptodate, scenario: "update-with-dma", kernel: "tip-reclaim", runs: 100 },
 ];
 

@@ -76,9 +76,9 @@ defects! {
     /// memfd unpreserve leaves the folios pinned.
     UnpreserveKeepsPins = "unpreserve-keeps-pins", "L1", "reverse of unpin in memfd_luo_unpreserve";
     /// A preserve of an iommufd that fails leaves the address space immutable.
-    RollbackKeepsImmutable = "rollback-keeps-immutable", "L1", "reverse of the error path of iommufd_save_hwpt";
+    RollbackKeepsImmutable = "rollback-keeps-immutable", "undo", "reverse of the error path of iommufd_save_hwpt";
     /// A preserve of an iommufd that fails keeps its hold on the HWPT.
-    RollbackLeaksHold = "rollback-leaks-hold", "references", "reverse of the error path of iommufd preserve";
+    RollbackLeaksHold = "rollback-leaks-hold", "undo", "reverse of the error path of iommufd preserve";
     /// A file whose preserve failed stays in the set of preserved files.
     PreserveFdStaysBusy = "preserve-fd-stays-busy", "unexplained", "reverse of the error path of luo_preserve_file";
     /// The restore of a tree leaves out its lowest tables.
@@ -103,6 +103,12 @@ defects! {
     TrackerSlotDangles = "tracker-slot-dangles", "tracker", "reverse of err_free_nodes in kho_radix_add_page()";
     /// A refused reboot leaves a session's files frozen.
     UnfreezeSkipped = "unfreeze-skipped", "callbacks", "reverse of __luo_file_unfreeze()";
+    /// A preserve that its handler refuses keeps the `luo_file` made for it.
+    FailedPreserveKeepsFile = "failed-preserve-keeps-file", "rollback", "reverse of the kfree on the error path of luo_preserve_file()";
+    /// Unpreserve of an iommufd keeps its hold on the HWPTs.
+    UnpreserveKeepsHold = "unpreserve-keeps-hold", "references", "reverse of the put in iommufd_liveupdate_unpreserve()";
+    /// Shutdown switches bus mastering of preserved devices off, too.
+    PreservedDeviceStopped = "preserved-device-stopped", "running", "reverse of the test for preserved devices in pci_device_shutdown()";
     /// The queue's doorbell is rung without a barrier behind the descriptors. Needs `memory-model=weak`.
     DoorbellRelaxed = "doorbell-relaxed", "I8", "writel_relaxed() in qi_submit_sync()";
 }

@@ -91,6 +91,10 @@ verbs! {
     /// A VMM put content into guest memory that the update must keep. Args: pa, value.
     CONTENT = 53;
 
+    /// A guest starts its device (`args[1]` = 1: bus mastering on) or stops it (0). Args: bdf, state.
+    DEVICE_STARTED = 54;
+    /// A guest takes the ranges inside an IOVA range back from its device. Args: bdf, iova, bytes.
+    DEVICE_UNPROGRAMMED = 55;
     /// The WARN that comes next has a longer title: its first 32 bytes.
     WARN_HEAD = 56;
 

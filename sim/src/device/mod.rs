@@ -87,6 +87,11 @@ impl Device {
         !self.posted.borrow().is_empty()
     }
 
+    /// True while the device may issue requests: its bus-master bit.
+    pub fn is_bus_master(&self) -> bool {
+        self.bus_master.get()
+    }
+
     /// Ranges programmed now.
     pub fn ranges(&self) -> Vec<DmaRange> {
         self.ranges.borrow().clone()

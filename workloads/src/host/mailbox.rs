@@ -11,10 +11,11 @@ use std::rc::Rc;
 use iommu_model::addr::Iova;
 use serde::{Deserialize, Serialize};
 use sim::engine::{Core, Life, Object};
+use smallvec::smallvec;
 
 use crate::kernel::kexec::group_of;
 use crate::scenario::Mapping;
-use crate::userspace::{Process, Vm};
+use crate::userspace::{Process, Vm, start_device};
 use crate::verb::Phase;
 
 /// Programs of the host level that issue calls.
@@ -222,7 +223,8 @@ async fn perform(p: &Process, request: Request) -> i64 {
         Request::Map { vm, page, pages, iova } => {
             let plan = p.t.k.env.plan.vms[0].clone();
             let known = p.t.k.env.vm(0).mappings.iter().any(|mapping| mapping.iova.0 == iova);
-            let vm = Vm { plan, index: 0, memfd: vm.memfd, iommufd: vm.iommufd, ioas: vm.ioas, hwpt: 0, vfio: vm.vfio };
+            let (hwpts, vfios) = (smallvec![], smallvec![vm.vfio]);
+            let vm = Vm { plan, index: 0, memfd: vm.memfd, iommufd: vm.iommufd, ioas: vm.ioas, hwpts, vfios };
             if known {
                 p.ioas_map(vm.iommufd, vm.ioas, vm.memfd, page, pages, Iova(iova)).await
             } else {
@@ -234,7 +236,7 @@ async fn perform(p: &Process, request: Request) -> i64 {
         Request::StartDevice { device: index } => {
             if let Some(bdf) = device(index) {
                 p.t.relax().await;
-                p.t.machine.fabric.set_bus_master(&p.t.machine.core, bdf, true);
+                start_device(p, bdf, true);
             }
             0
         }
@@ -255,7 +257,7 @@ async fn perform(p: &Process, request: Request) -> i64 {
         }
         Request::RetrieveFd { session, token } => p.retrieve_fd(session, token).await,
         Request::Finish { session } => {
-            let errno = p.finish(session).await;
+            let errno = p.finish(session, false).await;
             if errno == 0 {
                 p.t.mark(crate::mark::Mark::FinishReached);
                 p.t.phase(Phase::Finished);

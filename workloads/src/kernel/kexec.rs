@@ -4,6 +4,9 @@
 //! `machine_shutdown` stops their CPUs, each wherever it is. Then the IOMMU shutdown hook, the copy of the image into scratch,
 //! and the jump, on one CPU.
 //!
+//! Assumed: the mainline text read has no failing step between the live-update part and the jump. The posted abort entry (v4 2/5,
+//! 2026-03-24) exists for one; so with the guarded generation an injected failure there ([`callee::KEXEC`]) takes everything back.
+//!
 //! Not modelled: reboot notifiers, CPU hotplug, syscore operations, crash images, `preserve_context` images.
 
 use std::ops::Range;
@@ -17,8 +20,11 @@ use super::kho;
 use super::luo;
 use super::mm::{self, Gfp};
 use super::{IMAGE_FRAMES, Section, Task};
+use crate::callee;
+use crate::defect::Defect;
 use crate::errno::{EBUSY, EINVAL, ENOMEM, Errno};
 use crate::mark::Mark;
+use crate::revision::Luo;
 use crate::tag;
 use crate::topology::Topology;
 use crate::verb::{self, Phase};
@@ -107,6 +113,11 @@ async fn kernel_kexec(t: &Task) -> Errno {
         t.phase(Phase::Preserved);
         return ret;
     }
+    if t.k.rev.luo == Luo::Guarded && mm::callee_fails(t, callee::KEXEC) {
+        luo::liveupdate_abort_reboot(t).await;
+        t.phase(Phase::Preserved);
+        return EBUSY;
+    }
     t.phase(Phase::Shutdown);
     device_shutdown(t).await;
     machine_shutdown(t).await;
@@ -119,7 +130,7 @@ async fn kernel_kexec(t: &Task) -> Errno {
 async fn device_shutdown(t: &Task) {
     let _in = t.call("device_shutdown");
     for device in &t.k.topo.devices {
-        if !super::iommu::dev_is_preserved(t, device.bdf).await {
+        if !super::iommu::dev_is_preserved(t, device.bdf).await || t.k.has(Defect::PreservedDeviceStopped) {
             t.relax().await;
             t.machine.fabric.set_bus_master(&t.machine.core, device.bdf, false);
         }

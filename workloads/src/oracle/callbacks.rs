@@ -1,8 +1,8 @@
 //! callbacks: the callbacks of a file come in the order of its life; none is skipped, none doubled.
 //!
 //! Formal: each file of a session is in one state. Outgoing: preserved, frozen, written. Freeze is for a preserved file, the entry is
-//! written for a frozen one, unfreeze is for a frozen or written one, and every other callback is wrong. When a reboot call returns,
-//! no file is frozen any more; at the jump every preserved file is written, and none that was frozen has been given up since.
+//! written for a frozen one, unfreeze is for a frozen or written one, and every other callback is wrong. When the last reboot call under
+//! way returns, no file is frozen any more; at the jump every preserved file is written, and none that was frozen has been given up since.
 //! Incoming, for each file written: retrieve is called until it has answered once, for good or bad; finish is called once, and
 //! nothing after it.
 //!
@@ -180,7 +180,10 @@ impl Oracle for Callbacks {
                 let [token, op, _, session] = args;
                 Self::report(event, title, &File { session, token, handler: op >> 8 & 0xff, state: () })
             }
-            EventKind::Note { verb: verb::USER_RETURN, args } if args[0] == u64::from(call::REBOOT) => {
+            // A call that is refused because another one is under way has frozen nothing.
+            EventKind::Note { verb: verb::USER_RETURN, args }
+                if args[0] == u64::from(call::REBOOT) && !self.ledger.borrow().others_reboot(event) =>
+            {
                 self.outgoing.retain(|file| file.state != Outgoing::GivenUp);
                 let frozen = self.outgoing.iter().find(|file| file.state != Outgoing::Preserved)?;
                 Self::report(event, "frozen-after-a-refused-reboot", frozen)
@@ -230,6 +233,18 @@ mod tests {
         assert_eq!(op(&mut bench, FileOp::Unfreeze, 1), None);
         assert_eq!(refused(&mut bench), None);
         assert_eq!(op(&mut bench, FileOp::Freeze, 1), None);
+        assert_eq!(refused(&mut bench).as_deref(), Some("frozen-after-a-refused-reboot"));
+    }
+
+    // Goal: a reboot call that meets another one and is refused says nothing about what that one has frozen.
+    #[test]
+    fn a_call_refused_for_another_has_frozen_nothing() {
+        let mut bench = bench();
+        assert_eq!(op(&mut bench, FileOp::Preserve, 1), None);
+        bench.user_call_by(9, call::REBOOT);
+        assert_eq!(op(&mut bench, FileOp::Freeze, 1), None);
+        assert_eq!(refused(&mut bench), None);
+        bench.user_return_by(9, call::REBOOT);
         assert_eq!(refused(&mut bench).as_deref(), Some("frozen-after-a-refused-reboot"));
     }
 

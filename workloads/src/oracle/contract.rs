@@ -112,7 +112,7 @@ pub enum When {
     SessionUnknown,
     /// The token was not handed over.
     TokenUnknown,
-    /// A file said no during the call.
+    /// A file said no during the call, and userspace had not done its part.
     CannotFinish,
     /// The range was, or may have been, mapped.
     RangeTaken,

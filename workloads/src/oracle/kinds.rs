@@ -13,6 +13,10 @@ pub(super) const STORE: u32 = EventKind::Store { pa: NOWHERE, bytes: 0, old: 0, 
 pub(super) const FRAMES_TAKEN: u32 = EventKind::FramesTaken { pfn: Pfn(0), order: 0, tag: Tag(0) }.bit();
 /// Frames went back.
 pub(super) const FRAMES_FREED: u32 = EventKind::FramesFreed { pfn: Pfn(0), order: 0, tag: Tag(0) }.bit();
+/// A slab object was handed out.
+pub(super) const OBJECT_TAKEN: u32 = EventKind::ObjectTaken { pa: NOWHERE, bytes: 0, tag: Tag(0) }.bit();
+/// A slab object went back.
+pub(super) const OBJECT_FREED: u32 = EventKind::ObjectFreed { pa: NOWHERE, tag: Tag(0) }.bit();
 /// A call was made to fail.
 pub(super) const INJECTED: u32 = EventKind::Injected { kind: sim::engine::ChoiceKind::AllocFails, class: 0 }.bit();
 /// A register of a unit was written.

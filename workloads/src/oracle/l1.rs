@@ -3,7 +3,8 @@
 //! Formal: at each quiet moment (no session, no call under way) of a kernel: the records of the tracker in RAM, the number of
 //! allocated blocks of each metadata tag, and the number of live bookkeeping objects equal those at its first quiet moment (of the first kernel: before userspace opens anything); no
 //! domain or address space is immutable, no device preserved; and every pinned folio is mapped somewhere. When userspace has closed
-//! everything, the blocks and objects of every tag are as many as before it opened anything.
+//! everything, the blocks and objects of every tag are as many as before it opened anything; in a later kernel, that has finished and
+//! closed everything it took over, no more than the first kernel had before anything was opened.
 //!
 //! Why: what an abort leaves behind is lost until the next reboot, and a record left behind makes somebody else's memory
 //! unusable after it. Source: facts/live-update.md 7 (L1), 10.3.
@@ -12,7 +13,7 @@
 //! are never freed and may grow.
 //!
 //! Cannot see: a leak that the first quiet moment already has; one pin too many on a page that stays mapped. Bad twins:
-//! `unpreserve-skips-folio`, `unpreserve-keeps-pins`, `rollback-keeps-immutable`, `rollback-leaks-hold`.
+//! `unpreserve-skips-folio`, `unpreserve-keeps-pins`.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -47,6 +48,9 @@ const OBJECTS: [Tag; 4] = [tag::LUO_SESSION, tag::LUO_FILE, tag::IOMMU_FLB_OBJ, 
 
 /// Tags whose blocks the kernel keeps for later, or carves into other things.
 const KEPT: [Tag; 6] = [tag::SLAB, tag::MEMMAP, tag::KHO_RADIX, tag::VTD_CONTEXT, tag::XA_NODE, tag::OTHER];
+
+/// Tags of what a kernel that came by live update has beside what every kernel has: the previous kernel's roots.
+const BOOT: [Tag; 4] = [tag::KHO_FDT, tag::LUO, tag::LUO_FLB, tag::KERNEL_IMAGE];
 
 /// Tags there are.
 const NR_TAGS: usize = 64;
@@ -106,11 +110,13 @@ pub(super) struct Quiescent {
     now: Inventory,
     /// Before userspace opened anything.
     bare: Option<Census>,
+    /// The same of the first kernel: what a kernel of this machine has when nothing is open.
+    cold: Option<Census>,
 }
 
 impl Quiescent {
     pub(super) fn new(ledger: Rc<RefCell<Ledger>>) -> Quiescent {
-        Quiescent { ledger, first: None, now: Inventory::default(), bare: None }
+        Quiescent { ledger, first: None, now: Inventory::default(), bare: None, cold: None }
     }
 
     /// What may not be at any quiet moment.
@@ -128,6 +134,9 @@ impl Quiescent {
 
     fn closed(&mut self, event: &Event, view: &View<'_>) -> Option<Finding> {
         let now = census(view.memory);
+        if self.ledger.borrow().era > 0 {
+            return self.closed_later(event, &now);
+        }
         let ledger = self.ledger.borrow();
         // Setting virtual machines up preserves nothing: whatever is preserved later is compared with this.
         if self.first.is_none() && ledger.era == 0 && ledger.tracker_error.is_none() {
@@ -137,6 +146,7 @@ impl Quiescent {
         }
         drop(ledger);
         let Some(bare) = &self.bare else {
+            self.cold = Some(now);
             self.bare = Some(now);
             return None;
         };
@@ -148,6 +158,15 @@ impl Quiescent {
         let mut details = vec![format!("{name}: {} before anything was opened, {} after everything was closed", bare[tag], now[tag])];
         details.extend(inspect::newest(view.memory, Tag(tag as u16)));
         finding("L1", format!("{title}: {name}"), event, details)
+    }
+
+    /// A later kernel took everything over, finished it, and closed it: no more is open than in the first kernel before anything was.
+    fn closed_later(&self, event: &Event, now: &Census) -> Option<Finding> {
+        let cold = self.cold.as_ref()?;
+        let tag = (0..NR_TAGS).find(|&tag| now[tag] > cold[tag] && !BOOT.contains(&Tag(tag as u16)))?;
+        let name = tag::name(Tag(tag as u16));
+        let details = vec![format!("{name}: {} in a kernel where nothing was opened, {} after everything was closed", cold[tag], now[tag])];
+        finding("L1", format!("left-behind-by-the-last-close: {name}"), event, details)
     }
 
     fn compare(event: &Event, view: &View<'_>, first: &Inventory, now: &Inventory) -> Option<Finding> {
@@ -235,6 +254,22 @@ mod tests {
         assert_eq!(quiet(&mut bench, &more).expect("one more").title, "tracker-record-left-behind");
         bench.set_frame(Pa(0x70_000), FrameState::Owned, tag::MEMFD_SER);
         assert_eq!(quiet(&mut bench, &records).expect("folio").title, "folio-left-behind: memfd_luo_ser");
+    }
+
+    // Goal: a later kernel that closed everything it took over has no more than the first one had before anything was opened.
+    #[test]
+    fn a_later_kernel_leaves_nothing_behind_either() {
+        const CLOSED: [u64; 4] = [0, 1, 0, 0];
+        let mut bench = Bench::new().judge_with(|ledger| Box::new(Quiescent::new(ledger)));
+        bench.write_tracker(&[]);
+        assert_eq!(bench.note(verb::QUIESCENT, CLOSED), None);
+        bench.jump(&[]);
+        bench.set_frame(Pa(0x70_000), FrameState::Owned, tag::LUO);
+        bench.set_frame(Pa(0x71_000), FrameState::Free, tag::MEMFD_FOLIO);
+        assert_eq!(bench.note(verb::QUIESCENT, CLOSED), None, "the previous kernel's roots stay");
+        bench.set_frame(Pa(0x72_000), FrameState::Owned, tag::IOMMUFD_SER);
+        let found = bench.note(verb::QUIESCENT, CLOSED).expect("a header more");
+        assert_eq!(found.title, "left-behind-by-the-last-close: iommufd_ser");
     }
 
     // Goal: guest memory and page tables may come and go.

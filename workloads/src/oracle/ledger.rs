@@ -270,6 +270,12 @@ impl Ledger {
         self.live_calls.iter().any(|actor| self.calls[usize::from(*actor)].number == call::REBOOT)
     }
 
+    /// True while an actor other than that of the event is in a reboot call.
+    pub(crate) fn others_reboot(&self, event: &Event) -> bool {
+        let others = self.live_calls.iter().filter(|actor| **actor != event.actor.0);
+        others.into_iter().any(|actor| self.calls[usize::from(*actor)].number == call::REBOOT)
+    }
+
     /// True when something preserved, immutable or rebooting can make the kernel refuse a mutation now.
     pub(crate) fn obstacle(&self) -> bool {
         self.nr_guarded > 0 || self.nr_files > 0 || !self.handed_files.is_empty() || self.rebooting()

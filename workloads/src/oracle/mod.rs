@@ -35,10 +35,13 @@ pub mod ledger;
 mod p1;
 mod p3;
 mod references;
+mod rollback;
+mod running;
 mod tables;
 #[cfg(test)]
 mod testing;
 mod tracker;
+mod undo;
 mod unexplained;
 
 use std::cell::RefCell;
@@ -123,12 +126,19 @@ pub const CATALOGUE: &[OracleInfo] = &[
     info("tables", "Every page-table page hangs in the tree of its domain, or was freed.", Defect::LostRaceLeaksTable),
     info("tracker", "The KHO tracker is made of its own pages, and of all of them.", Defect::TrackerSlotDangles),
     info("callbacks", "The callbacks of a file come in the order of its life; none is skipped, none doubled.", Defect::UnfreezeSkipped),
-    info("references", "At rest every count of holders is what the holders make it.", Defect::RollbackLeaksHold),
+    info("references", "At rest every count of holders is what the holders make it.", Defect::UnpreserveKeepsHold),
+    info("rollback", "A call that fails frees whatever it had allocated.", Defect::FailedPreserveKeepsFile),
+    info("undo", "A call that fails leaves every object it found as it was.", Defect::RollbackKeepsImmutable),
     info("adoption", "Once devices are probed, they walk only tables that this kernel has restored.", Defect::RestoreSkipsTable),
     info(
         "availability",
         "A mapping valid during a device's whole request is never faulted, lost, or served from another frame.",
         Defect::AttachBlocksFirst,
+    ),
+    info(
+        "running",
+        "A device that its guest started stays able to issue what it was programmed with while it is preserved.",
+        Defect::PreservedDeviceStopped,
     ),
     info("hardware-write", "Every hardware write hits memory that whoever programmed its address still owns.", Defect::QueueFreedInUse),
     info("unexplained", "Every error, warning and stop has a cause in the run.", Defect::StrayWarn),
@@ -169,6 +179,7 @@ pub fn all_in(topo: &Rc<Topology>, counts: &Rc<RefCell<Counts>>, context: Contex
         Box::new(adoption::Adoption::new(l())),
         Box::new(i3::Landing::new(l())),
         Box::new(availability::Availability::new(l())),
+        Box::new(running::Running::new(l())),
         Box::new(content::Content::new(l())),
         Box::new(i10::CutOff::new(l())),
         Box::new(tracker::Tracker::new(l())),
@@ -178,6 +189,8 @@ pub fn all_in(topo: &Rc<Topology>, counts: &Rc<RefCell<Counts>>, context: Contex
         Box::new(p3::Flb::new(l())),
         Box::new(l1::Quiescent::new(l())),
         Box::new(references::References::new(l())),
+        Box::new(rollback::Rollback::new(l())),
+        Box::new(undo::Undo::new(l())),
         Box::new(l2::Finished::new(l())),
         Box::new(definedness::Definedness::new(l())),
         Box::new(unexplained::Unexplained::new(l())),

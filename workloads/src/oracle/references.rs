@@ -10,7 +10,7 @@
 //!
 //! Counts are read from the objects' bytes; which word of an object counts is the kernel's layout.
 //!
-//! Cannot see: one holder too many and one too few of the same object. Bad twin: `rollback-leaks-hold`.
+//! Cannot see: one holder too many and one too few of the same object. Bad twin: `unpreserve-keeps-hold`.
 
 use std::cell::RefCell;
 use std::rc::Rc;

@@ -10,10 +10,11 @@ use iommu_model::spec::vtd::context::{AW_39, ContextEntry};
 use iommu_model::spec::vtd::root::RootEntry;
 use iommu_model::timing::Params;
 use iommu_model::vtd::{Capabilities, Register, Unit};
-use sim::device::Fabric;
-use sim::engine::ActorId;
+use sim::device::{DmaRange, Fabric};
+use sim::engine::{ActorId, Core};
 use sim::memory::{FrameState, Memory, Tag};
 use sim::oracle::{Finding, Oracle, View};
+use sim::policy::Replay;
 use sim::trace::{DeviceId, Event, EventKind, Flavor, UnitId, Verb};
 
 use super::Context;
@@ -43,6 +44,7 @@ pub(super) struct Bench {
     /// The machine's topology.
     pub(super) topo: Rc<Topology>,
     fabric: Fabric,
+    core: Core,
     keeper: Keeper,
     judge: Option<Box<dyn Oracle>>,
     step: u64,
@@ -90,7 +92,16 @@ impl Bench {
         fabric.add_device(DEVICE, unit);
         fabric.add_device(OTHER_DEVICE, unit);
         let ledger = Rc::new(RefCell::new(Ledger::new(&topo, Context::default())));
-        Bench { memory, topo, fabric, keeper: Keeper(ledger), judge: None, step: 1, serial: 0 }
+        Bench {
+            memory,
+            topo,
+            fabric,
+            core: Core::new(Box::new(Replay::new(Vec::new()))),
+            keeper: Keeper(ledger),
+            judge: None,
+            step: 1,
+            serial: 0,
+        }
     }
 
     /// The oracle to ask.
@@ -101,8 +112,12 @@ impl Bench {
 
     /// Puts an event before the ledger and the oracle.
     pub(super) fn feed(&mut self, kind: EventKind) -> Option<Finding> {
+        self.feed_by(ActorId(3), kind)
+    }
+
+    fn feed_by(&mut self, actor: ActorId, kind: EventKind) -> Option<Finding> {
         self.step += 1;
-        let event = Event { step: self.step, actor: ActorId(3), era: self.memory.era, kind };
+        let event = Event { step: self.step, actor, era: self.memory.era, kind };
         let view = View { memory: &self.memory, fabric: &self.fabric };
         if self.keeper.interests() & kind.bit() != 0 {
             assert_eq!(self.keeper.on_event(&event, &view), None);
@@ -131,6 +146,18 @@ impl Bench {
         self.note(verb::USER_CALL, [u64::from(number), 0, 0, 0]);
     }
 
+    /// A call of userspace begins on another actor.
+    pub(super) fn user_call_by(&mut self, actor: u8, number: u8) {
+        let kind = EventKind::Note { verb: verb::USER_CALL, args: [u64::from(number), 0, 0, 0] };
+        self.feed_by(ActorId(actor), kind);
+    }
+
+    /// It is over.
+    pub(super) fn user_return_by(&mut self, actor: u8, number: u8) {
+        let event = Event { step: self.step, actor: ActorId(actor), era: self.memory.era, kind: EventKind::Jumped { era: 0 } };
+        self.keeper.0.borrow_mut().end_call(&event, i64::from(-i32::from(number)));
+    }
+
     /// Creates a domain and attaches the device to it.
     pub(super) fn attach(&mut self, domain: u64, id: u16) {
         self.note(verb::DOMAIN_CREATED, [domain, TOP.0, u64::from(id), 0]);
@@ -157,6 +184,28 @@ impl Bench {
     /// The device is preserved.
     pub(super) fn preserve_device(&mut self) {
         self.note(verb::DEVICE_PRESERVED, [self.bdf(), 0, 0, 0]);
+    }
+
+    /// A guest starts or stops its device.
+    pub(super) fn start_device(&mut self, device: Bdf, on: bool) {
+        self.note(verb::DEVICE_STARTED, [u64::from(device.0), u64::from(on), 0, 0]);
+        self.fabric.set_bus_master(&self.core, device, on);
+    }
+
+    /// A guest lets its device use a page.
+    pub(super) fn program(&mut self, device: Bdf, iova: u64) {
+        self.note(verb::DEVICE_PROGRAMMED, [u64::from(device.0), iova, 4096, 0]);
+        self.fabric.program(&self.core, device, DmaRange { iova: Iova(iova), bytes: 4096, writable: true });
+    }
+
+    /// Bus mastering goes off, and nobody says so.
+    pub(super) fn clear_bus_master(&mut self, device: Bdf) {
+        self.fabric.set_bus_master(&self.core, device, false);
+    }
+
+    /// The device forgets what it was programmed with, and nobody says so.
+    pub(super) fn forget_ranges(&mut self, device: Bdf) {
+        self.fabric.unprogram(device, Iova(0), u64::MAX);
     }
 
     /// Writes a tracker with these records, and says BEFORE_JUMP.

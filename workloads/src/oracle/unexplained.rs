@@ -1,6 +1,6 @@
 //! unexplained: every error, warning and stop has a cause in the run.
 //!
-//! Formal: a negative result of a call needs one of: arguments that are bad on purpose, a failure injected into this very call, a
+//! Formal: reboot(KEXEC) returns no success. A negative result of a call needs one of: arguments that are bad on purpose, a failure injected into this very call, a
 //! failure injected while this kernel booted, or a true row of [`contract::ROWS`] for call and error. A WARN needs a failure injected
 //! into the call or the boot it comes from, or kernels of different revisions. A failure long ago excuses nothing by itself.
 //! (How a run that stopped ends is decided from [`Ledger`]'s causes by the run.)
@@ -46,7 +46,7 @@ impl Unexplained {
             When::NothingHandedOver => !ledger.handover || ledger.handed_files.is_empty() || ledger.close_met_reboot,
             When::SessionUnknown => !ledger.is_handed_session(call.args[0]),
             When::TokenUnknown => !ledger.handed_files.iter().any(|file| file.token == call.args[1]),
-            When::CannotFinish => call.cannot_finish,
+            When::CannotFinish => call.cannot_finish && call.args[1] == 0,
             When::RangeTaken => mappings.any(|mappings| mappings.any_in(page, pages)),
             When::RangeNotMapped => mappings.all(|mappings| !mappings.all_in(page, pages)),
             When::NoImage => !self.image_loaded,
@@ -61,6 +61,10 @@ impl Unexplained {
         let (number, result) = (args[0] as u8, args[1] as i64 as i32);
         let ledger = self.ledger.borrow();
         let call = ledger.call_of(event);
+        if number == call::REBOOT && result >= 0 {
+            let details = vec!["reboot(KEXEC) comes back only with an error: the caller takes the machine for gone".to_owned()];
+            return finding("unexplained", "reboot returns success", event, details);
+        }
         if result >= 0 || call.hostile || call.failed || ledger.failed_outside {
             return None;
         }
@@ -191,6 +195,7 @@ mod tests {
         assert_eq!(call(&mut bench, call::REBOOT, EINVAL, [0, 0, 0]), None);
         assert_eq!(call(&mut bench, call::KEXEC_LOAD, 0, [0, 0, 0]), None);
         assert!(call(&mut bench, call::REBOOT, EINVAL, [0, 0, 0]).is_some());
+        assert_eq!(call(&mut bench, call::REBOOT, 0, [0, 0, 0]).as_deref(), Some("reboot returns success"));
         bench.note(verb::FILE_OP, [3, FileOp::Serialised as u64, 0, 9]);
         bench.jump(&[]);
         assert!(call(&mut bench, call::RETRIEVE_FD, ENOENT, [5, 3, 0]).is_some());

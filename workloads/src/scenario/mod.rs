@@ -38,6 +38,7 @@ impl Parameter {
 /// All parameters.
 pub const PARAMETERS: &[Parameter] = &[
     Parameter::number("devices", 1, 8, "number of preserved devices"),
+    Parameter::number("devices-per-vm", 1, 8, "devices of a VM, as far as there are devices: they share its address space"),
     Parameter::number("pages", 1, 256, "pages of guest memory per VM"),
     Parameter::number("mappings", 1, 64, "mappings per IOAS, as far as its guest has pages"),
     Parameter::number("updates", 1, 3, "updates in a row"),

@@ -22,11 +22,13 @@ pub struct Mapping {
     pub writable: bool,
 }
 
-/// One virtual machine: a memfd of guest memory, and one passed-through device.
+/// One virtual machine: a memfd of guest memory, one address space, and the devices passed through to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VmPlan {
-    /// The device.
-    pub bdf: Bdf,
+    /// The devices; at least one.
+    pub devices: SmallVec<[Bdf; 2]>,
+    /// Each device walks tables of its own over the one address space; else all walk the same.
+    pub own_tables: bool,
     /// Pages of its memfd.
     pub pages: u32,
     /// Where its guest maps most: the border of a table.
@@ -108,7 +110,14 @@ impl Plan {
         // The hole is not aligned to a large block, so that blocks around it end at odd places.
         let hole = pick(core, &[(900, 900), (767, 771)]);
         let hole = hole.0..hole.1;
-        let mut vms: Vec<VmPlan> = devices.iter().map(|device| Plan::draw_vm(core, device.bdf, weights, &fixed)).collect();
+        // A VM has one device, or the devices of a machine go to VMs in pairs (or as asked).
+        let per_vm = match fixed("devices-per-vm") {
+            Some(n) => n.clamp(1, 8) as usize,
+            None if nr_devices > 1 => pick(core, &[1, 2]),
+            None => 1,
+        };
+        let bdfs: Vec<Bdf> = devices.iter().map(|device| device.bdf).collect();
+        let mut vms: Vec<VmPlan> = bdfs.chunks(per_vm).map(|devices| Plan::draw_vm(core, devices, weights, &fixed)).collect();
         for vm in vms.iter_mut().filter(|vm| vm.huge).skip(HUGE_VMS_MAX) {
             vm.huge = false;
         }
@@ -131,7 +140,7 @@ impl Plan {
         Plan { topo: Rc::new(topo), vms, updates, slots: (slots > 0).then_some(slots) }
     }
 
-    fn draw_vm(core: &Core, bdf: Bdf, weights: &Weights, fixed: &impl Fn(&str) -> Option<u64>) -> VmPlan {
+    fn draw_vm(core: &Core, devices: &[Bdf], weights: &Weights, fixed: &impl Fn(&str) -> Option<u64>) -> VmPlan {
         let huge = weights.huge > 0 && core.odds(ChoiceKind::Workload, share(weights.huge, 31));
         let huge = fixed("huge").map_or(huge, |n| n > 0);
         let pages = fixed("pages").map_or_else(|| pick(core, &[1, 2, 4, 8]), |n| n.clamp(1, 256) as u32);
@@ -149,6 +158,7 @@ impl Plan {
             })
             .collect();
         let border = Iova(pick(core, &Plan::BORDERS));
-        VmPlan { bdf, pages, border, huge, mappings }
+        let own_tables = devices.len() > 1 && pick(core, &[false, true]);
+        VmPlan { devices: SmallVec::from_slice(devices), own_tables, pages, border, huge, mappings }
     }
 }

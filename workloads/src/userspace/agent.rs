@@ -35,12 +35,16 @@ pub(super) async fn run(p: Process) {
     update(&p, &vms).await;
     let weights = env.scenario.weights;
     if chance(&p.t.machine.core, weights.abort.saturating_add(weights.reuse)) {
-        // The last close: the VMs end here, nothing of them may be left.
-        for vm in &vms {
-            vm.tear_down(&p).await;
-        }
-        p.t.machine.note(verb::QUIESCENT, NOTHING_OPEN);
+        end(&p, &vms).await;
     }
+}
+
+/// The last close: the VMs end here, nothing of them may be left.
+pub(super) async fn end(p: &Process, vms: &[Vm]) {
+    for vm in vms {
+        vm.tear_down(p).await;
+    }
+    p.t.machine.note(verb::QUIESCENT, NOTHING_OPEN);
 }
 
 /// One update with its attempts, from any kernel that has running VMs.

@@ -128,9 +128,9 @@ calls! {
     /// Retrieves a file by token; its fd.
     retrieve_fd(session: i32, token: u64) -> i32 = RetrieveFd, [session as u64, token],
         async |p: &Process, session, token| luo::luo_session_retrieve_fd(&p.t, p.files, session, token).await;
-    /// Finishes a session.
-    finish(session: i32) -> Errno = Finish, [session as u64, 0],
-        async |p: &Process, session| luo::luo_session_finish(&p.t, p.files, session).await;
+    /// Finishes a session; `whole` when userspace has taken back every file of it and left nothing in the way.
+    finish(session: i32, whole: bool) -> Errno = Finish, [session as u64, u64::from(whole)],
+        async |p: &Process, session, _| luo::luo_session_finish(&p.t, p.files, session).await;
     /// Closes a file descriptor.
     close(fd: i32) -> Errno = Close, [fd as u64, 0],
         async |p: &Process, fd| file::close_fd(&p.t, p.files, fd).await;
@@ -143,6 +143,15 @@ calls! {
     /// As [`Process::memfd_create`], with huge pages where they fit.
     memfd_create_huge(pages: u32) -> i32 = MemfdCreate, [u64::from(pages), 1],
         async |p: &Process, pages| memfd::sys_memfd_create_huge(&p.t, p.files, pages).await;
+    /// Allocates pages of a memfd.
+    fallocate(memfd: i32, page: u32, pages: u32) -> Errno = Fallocate, [u64::from(page), u64::from(pages)],
+        async |p: &Process, memfd, page, pages| memfd::sys_fallocate(&p.t, p.files, memfd, page, pages).await;
+    /// Drops pages of a memfd.
+    punch_hole(memfd: i32, page: u32, pages: u32) -> Errno = Fallocate, [u64::from(page), u64::from(pages)],
+        async |p: &Process, memfd, page, pages| memfd::sys_punch_hole(&p.t, p.files, memfd, page, pages).await;
+    /// Resizes a memfd.
+    ftruncate(memfd: i32, pages: u32) -> Errno = Fallocate, [u64::from(pages), 0],
+        async |p: &Process, memfd, pages| memfd::sys_ftruncate(&p.t, p.files, memfd, pages).await;
     /// Opens iommufd.
     iommufd_open() -> i32 = IommufdOpen, [0, 0],
         async |p: &Process| iommufd::sys_iommufd_open(&p.t, p.files).await;

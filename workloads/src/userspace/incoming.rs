@@ -2,8 +2,10 @@
 
 use std::rc::Rc;
 
+use smallvec::SmallVec;
+
 use super::agent::{self, SESSION};
-use super::vmm::{Vm, hwpt_token, tokens};
+use super::vmm::{Vm, device_token, hwpt_of, hwpt_token, nr_hwpts, tokens};
 use super::{Helpers, Process, below, chance, neighbours};
 use crate::mark::Mark;
 use crate::verb::{self, Phase};
@@ -51,7 +53,7 @@ pub(super) async fn run(p: Process) {
         helpers.join(&core).await;
         return;
     }
-    if !whole && !chance(&core, 1) || !finish_all(&p, &sessions).await {
+    if !whole && !chance(&core, 1) || !finish_all(&p, &sessions, whole).await {
         for session in sessions {
             p.close(session).await;
         }
@@ -64,7 +66,8 @@ pub(super) async fn run(p: Process) {
         p.close(*session).await;
     }
     helpers.join(&core).await;
-    if neighbours::finish_other_session(&p).await && sessions.len() == nr_handed {
+    let finished = neighbours::finish_other_sessions(&p).await && sessions.len() == nr_handed;
+    if finished {
         p.t.machine.note(verb::ALL_FINISHED, [0; 4]);
     }
     for vm in &vms {
@@ -76,13 +79,16 @@ pub(super) async fn run(p: Process) {
         p.t.mark(Mark::SecondUpdate);
         agent::update(&p, &vms).await;
     }
+    if whole && finished && below(&core, 2) == 1 {
+        agent::end(&p, &vms).await;
+    }
 }
 
-/// Finishes the sessions, one after the other; true when each was finished.
-async fn finish_all(p: &Process, sessions: &[i32]) -> bool {
+/// Finishes the sessions, one after the other; true when each was finished. `whole`: every file was taken back, nothing is in the way.
+async fn finish_all(p: &Process, sessions: &[i32], whole: bool) -> bool {
     let mut all = true;
     for session in sessions {
-        all &= p.finish(*session).await == 0;
+        all &= p.finish(*session, whole).await == 0;
     }
     all
 }
@@ -93,29 +99,39 @@ async fn take_back(p: &Process, session: i32, index: usize) -> Option<Vm> {
     let env = p.t.k.env.clone();
     let core = &p.t.machine.core;
     let plan = env.plan.vms[index].clone();
-    let [memory, space, device] = tokens(index);
+    let [memory, space] = tokens(index);
     // Any order is allowed.
-    let device_first = below(core, 2) == 1;
-    let early = if device_first { p.retrieve_fd(session, device).await } else { 0 };
+    let devices_first = below(core, 2) == 1;
+    let mut vfios = SmallVec::new();
+    if devices_first {
+        retrieve_devices(p, session, index, &mut vfios).await;
+    }
     let memfd = p.retrieve_fd(session, memory).await;
-    if !p.t.k.rev.reclaim {
-        if !device_first {
-            p.retrieve_fd(session, device).await;
+    let iommufd = if p.t.k.rev.reclaim { p.retrieve_fd(session, space).await } else { -1 };
+    if chance(core, env.scenario.weights.bad_arguments) {
+        neighbours::meddle(p, session, memory).await;
+    }
+    if !devices_first {
+        retrieve_devices(p, session, index, &mut vfios).await;
+    }
+    if memfd < 0 || iommufd < 0 || vfios.iter().any(|vfio| *vfio < 0) {
+        return None;
+    }
+    let mut restored: SmallVec<[i32; 2]> = SmallVec::new();
+    for number in 0..nr_hwpts(&plan) {
+        let id = p.hwpt_restore(iommufd, hwpt_token(index, number)).await;
+        if id < 0 {
+            return None;
         }
-        return None;
+        restored.push(id);
     }
-    let iommufd = p.retrieve_fd(session, space).await;
-    let vfio = if device_first { early } else { p.retrieve_fd(session, device).await };
-    if memfd < 0 || iommufd < 0 || vfio < 0 {
-        return None;
-    }
-    let restored = p.hwpt_restore(iommufd, hwpt_token(index)).await;
-    if restored < 0 {
-        return None;
-    }
-    let object = p.vfio_bind(vfio, iommufd).await;
-    if object < 0 {
-        return None;
+    let mut objects: SmallVec<[i32; 2]> = SmallVec::new();
+    for vfio in &vfios {
+        let object = p.vfio_bind(*vfio, iommufd).await;
+        if object < 0 {
+            return None;
+        }
+        objects.push(object);
     }
     let ioas = p.ioas_alloc(iommufd).await;
     if ioas < 0 {
@@ -127,14 +143,31 @@ async fn take_back(p: &Process, session: i32, index: usize) -> Option<Vm> {
             return None;
         }
     }
-    let hwpt = p.hwpt_alloc(iommufd, object, ioas).await;
-    if hwpt < 0 {
-        return None;
+    let mut hwpts: SmallVec<[i32; 2]> = SmallVec::new();
+    for object in objects.iter().take(nr_hwpts(&plan)) {
+        let hwpt = p.hwpt_alloc(iommufd, *object, ioas).await;
+        if hwpt < 0 {
+            return None;
+        }
+        hwpts.push(hwpt);
     }
-    if p.vfio_replace(vfio, hwpt).await != 0 {
-        return None;
+    for (device, vfio) in vfios.iter().enumerate() {
+        if p.vfio_replace(*vfio, hwpt_of(&hwpts, device)).await != 0 {
+            return None;
+        }
     }
-    p.iommufd_destroy(iommufd, restored).await;
-    p.hwpt_mark(iommufd, hwpt, hwpt_token(index)).await;
-    Some(Vm { plan, index, memfd, iommufd, ioas, hwpt, vfio })
+    for id in restored {
+        p.iommufd_destroy(iommufd, id).await;
+    }
+    for (number, hwpt) in hwpts.iter().enumerate() {
+        p.hwpt_mark(iommufd, *hwpt, hwpt_token(index, number)).await;
+    }
+    Some(Vm { plan, index, memfd, iommufd, ioas, hwpts, vfios })
+}
+
+/// Retrieves every device of a VM; descriptors or errors.
+async fn retrieve_devices(p: &Process, session: i32, index: usize, vfios: &mut SmallVec<[i32; 2]>) {
+    for device in 0..p.t.k.env.plan.vms[index].devices.len() {
+        vfios.push(p.retrieve_fd(session, device_token(index, device)).await);
+    }
 }

@@ -12,6 +12,7 @@ use std::cell::Cell;
 use sim::engine::{ChoiceKind, Core, Object};
 
 pub use call::{Call, Process};
+pub(crate) use vmm::start_device;
 pub use vmm::{Vm, VmState};
 
 use crate::kernel::{Task, file};

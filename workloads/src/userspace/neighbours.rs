@@ -2,9 +2,10 @@
 
 use std::rc::Rc;
 
+use iommu_model::addr::Iova;
 use sim::engine::Life;
 
-use super::vmm::{Vm, tokens};
+use super::vmm::{Vm, device_token, tokens};
 use super::{Helpers, Process, below, chance};
 use crate::errno::ENOENT;
 use crate::kernel::kexec::group_of;
@@ -39,6 +40,17 @@ fn start<F: Future<Output = ()> + 'static>(p: &Process, helpers: &Rc<Helpers>, n
     });
 }
 
+/// Tries to change the size of memory that is preserved, or was to be.
+async fn resize(p: &Process, memfd: i32) {
+    let mut p = p.clone();
+    p.hostile = true;
+    match below(&p.t.machine.core, 3) {
+        0 => p.fallocate(memfd, 0, 2).await,
+        1 => p.punch_hole(memfd, 0, 1).await,
+        _ => p.ftruncate(memfd, 0).await,
+    };
+}
+
 /// Name of the neighbour's session.
 pub(super) const OTHER_SESSION: u64 = 7;
 
@@ -55,6 +67,9 @@ async fn other_session(p: Process) {
     let memfd = p.memfd_create(1 + below(&p.t.machine.core, 2)).await;
     if memfd >= 0 {
         p.preserve_fd(session, memfd, OTHER_TOKEN).await;
+        if below(&p.t.machine.core, 2) == 1 {
+            resize(&p, memfd).await;
+        }
         p.t.relax().await;
     }
     p.close(session).await;
@@ -63,17 +78,22 @@ async fn other_session(p: Process) {
     }
 }
 
-/// The neighbour's session in the incoming kernel, if the update carried it over: its file may be taken back, then it is finished.
-/// False when something of it is left.
-pub(super) async fn finish_other_session(p: &Process) -> bool {
+/// The neighbours' sessions in the incoming kernel, if the update carried them over. False when something of them is left.
+pub(super) async fn finish_other_sessions(p: &Process) -> bool {
+    let hostile = p.t.k.env.scenario.weights.bad_arguments > 0;
+    finish_session(p, OTHER_SESSION).await & (!hostile || finish_session(p, HOSTILE_SESSION).await)
+}
+
+/// A session that may have come over: its file may be taken back, then it is finished.
+async fn finish_session(p: &Process, name: u64) -> bool {
     let mut guess = p.clone();
     guess.hostile = true;
-    let session = guess.retrieve_session(OTHER_SESSION).await;
+    let session = guess.retrieve_session(name).await;
     if session < 0 {
         return session == ENOENT;
     }
     let memfd = if below(&p.t.machine.core, 2) == 1 { guess.retrieve_fd(session, OTHER_TOKEN).await } else { -1 };
-    let finished = p.finish(session).await == 0;
+    let finished = p.finish(session, false).await == 0;
     p.close(session).await;
     if memfd >= 0 {
         p.close(memfd).await;
@@ -86,7 +106,7 @@ async fn hostile(mut p: Process, vm: Option<Vm>) {
     p.hostile = true;
     let core = p.t.machine.core.clone();
     for _ in 0..2 {
-        match below(&core, 6) {
+        match below(&core, 9) {
             0 => {
                 p.preserve_fd(99, 98, 1).await;
             }
@@ -104,12 +124,25 @@ async fn hostile(mut p: Process, vm: Option<Vm>) {
             }
             3 => {
                 if let Some(vm) = &vm {
-                    p.hwpt_mark(vm.iommufd, vm.hwpt, super::vmm::hwpt_token(vm.index)).await;
+                    p.hwpt_mark(vm.iommufd, vm.hwpts[0], super::vmm::hwpt_token(vm.index, 0)).await;
                 }
             }
             4 => {
                 if let Some(vm) = &vm {
                     steal(&p, vm).await;
+                }
+            }
+            5 => wrong_way(&p).await,
+            6 => {
+                if let Some(vm) = &vm {
+                    wrong_kinds(&p, vm).await;
+                }
+            }
+            7 => {
+                if let Some(vm) = &vm {
+                    // Both are in use.
+                    p.iommufd_destroy(vm.iommufd, vm.ioas).await;
+                    p.iommufd_destroy(vm.iommufd, vm.hwpts[0]).await;
                 }
             }
             _ => {
@@ -119,6 +152,42 @@ async fn hostile(mut p: Process, vm: Option<Vm>) {
     }
 }
 
+/// Treats an outgoing session as an incoming one, and preserves the session itself.
+async fn wrong_way(p: &Process) {
+    let session = p.create_session(HOSTILE_SESSION).await;
+    if session < 0 {
+        return;
+    }
+    p.retrieve_fd(session, OTHER_TOKEN).await;
+    p.finish(session, false).await;
+    p.preserve_fd(session, session, OTHER_TOKEN).await;
+    p.close(session).await;
+}
+
+/// Passes each descriptor where another kind is wanted.
+async fn wrong_kinds(p: &Process, vm: &Vm) {
+    p.preserve_fd(vm.memfd, vm.memfd, OTHER_TOKEN).await;
+    p.vfio_bind(vm.memfd, vm.iommufd).await;
+    p.vfio_bind(vm.vfios[0], vm.memfd).await;
+    p.vfio_attach(vm.iommufd, vm.hwpts[0]).await;
+    p.vfio_attach(vm.vfios[0], vm.ioas).await;
+    p.ioas_map(vm.iommufd, vm.hwpts[0], vm.memfd, 0, 1, Iova(0x7000_0000)).await;
+    p.ioas_map(vm.iommufd, vm.ioas, vm.iommufd, 0, 1, Iova(0x7000_0000)).await;
+    p.hwpt_alloc(vm.iommufd, vm.ioas, vm.ioas).await;
+}
+
+/// Treats an incoming session as an outgoing one, takes a file back twice, and finishes too early.
+pub(super) async fn meddle(p: &Process, session: i32, token: u64) {
+    let mut p = p.clone();
+    p.hostile = true;
+    let fd = p.retrieve_fd(session, token).await;
+    if fd >= 0 {
+        p.preserve_fd(session, fd, OTHER_TOKEN).await;
+        p.close(fd).await;
+    }
+    p.finish(session, false).await;
+}
+
 /// Preserves a file of the VM in a session of its own, under the VM's token: whoever comes second is refused, and a file that needs
 /// another one does not find it here.
 async fn steal(p: &Process, vm: &Vm) {
@@ -126,9 +195,10 @@ async fn steal(p: &Process, vm: &Vm) {
     if session < 0 {
         return;
     }
-    let which = below(&p.t.machine.core, 3) as usize;
-    let fd = [vm.memfd, vm.iommufd, vm.vfio][which];
-    p.preserve_fd(session, fd, tokens(vm.index)[which]).await;
+    let [memory, space] = tokens(vm.index);
+    let files = [(vm.memfd, memory), (vm.iommufd, space), (vm.vfios[0], device_token(vm.index, 0))];
+    let (fd, token) = files[below(&p.t.machine.core, 3) as usize];
+    p.preserve_fd(session, fd, token).await;
     p.close(session).await;
 }
 

@@ -1,9 +1,10 @@
-//! A virtual machine monitor: guest memory, one passed-through device, and what it maps and unmaps while the guest runs.
+//! A virtual machine monitor: guest memory, the devices passed through to it, and what it maps and unmaps while the guest runs.
 
 use std::rc::Rc;
 
 use iommu_model::addr::{Bdf, Iova};
 use sim::device::DmaRange;
+use smallvec::{SmallVec, smallvec};
 
 use super::{Helpers, Process, below, chance};
 use crate::errno::EBUSY;
@@ -34,21 +35,42 @@ pub struct Vm {
     pub iommufd: i32,
     /// IOAS id.
     pub ioas: i32,
-    /// HWPT id.
-    pub hwpt: i32,
-    /// VFIO device.
-    pub vfio: i32,
+    /// HWPT ids: one for all devices, or one each.
+    pub hwpts: SmallVec<[i32; 2]>,
+    /// VFIO devices, in the order of the plan.
+    pub vfios: SmallVec<[i32; 2]>,
 }
 
-/// Tokens of a VM's files in a session.
-pub(super) fn tokens(index: usize) -> [u64; 3] {
+/// Tokens of a VM's files in a session: memory, address space.
+pub(super) fn tokens(index: usize) -> [u64; 2] {
     let base = index as u64 * 16;
-    [base + 1, base + 2, base + 3]
+    [base + 1, base + 2]
 }
 
-/// Token of a VM's HWPT mark.
-pub(super) fn hwpt_token(index: usize) -> u64 {
-    index as u64 + 1
+/// Token of a VM's device in a session.
+pub(super) fn device_token(index: usize, device: usize) -> u64 {
+    index as u64 * 16 + 3 + device as u64
+}
+
+/// Token of the mark of a VM's HWPT.
+pub(super) fn hwpt_token(index: usize, hwpt: usize) -> u64 {
+    index as u64 * 8 + hwpt as u64 + 1
+}
+
+/// Number of the HWPTs a VM needs.
+pub(super) fn nr_hwpts(plan: &VmPlan) -> usize {
+    if plan.own_tables { plan.devices.len() } else { 1 }
+}
+
+/// The HWPT of a device.
+pub(super) fn hwpt_of(hwpts: &[i32], device: usize) -> i32 {
+    hwpts[device.min(hwpts.len() - 1)]
+}
+
+/// A guest's driver starts or stops its device: the bus-master bit.
+pub(crate) fn start_device(p: &Process, bdf: Bdf, on: bool) {
+    p.t.machine.note(verb::DEVICE_STARTED, [u64::from(bdf.0), u64::from(on), 0, 0]);
+    p.t.machine.fabric.set_bus_master(&p.t.machine.core, bdf, on);
 }
 
 impl Vm {
@@ -56,40 +78,54 @@ impl Vm {
     pub async fn set_up(p: &Process, index: usize, plan: &VmPlan) -> Option<Vm> {
         let memfd = if plan.huge { p.memfd_create_huge(Plan::HUGE_PAGES + plan.pages).await } else { p.memfd_create(plan.pages).await };
         let iommufd = p.iommufd_open().await;
-        let vfio = p.vfio_open(plan.bdf).await;
-        let device = p.vfio_bind(vfio, iommufd).await;
-        let ioas = p.ioas_alloc(iommufd).await;
-        let hwpt = if device >= 0 && ioas >= 0 { p.hwpt_alloc(iommufd, device, ioas).await } else { -1 };
-        let vm = Vm { plan: plan.clone(), index, memfd, iommufd, ioas, hwpt, vfio };
-        let mut whole = memfd >= 0 && hwpt >= 0;
+        let mut vm = Vm { plan: plan.clone(), index, memfd, iommufd, ioas: -1, hwpts: smallvec![], vfios: smallvec![] };
+        let mut objects: SmallVec<[i32; 2]> = smallvec![];
+        for bdf in &plan.devices {
+            let vfio = p.vfio_open(*bdf).await;
+            vm.vfios.push(vfio);
+            objects.push(p.vfio_bind(vfio, iommufd).await);
+        }
+        vm.ioas = p.ioas_alloc(iommufd).await;
+        let mut whole = memfd >= 0 && vm.ioas >= 0 && objects.iter().all(|object| *object >= 0);
+        if whole {
+            for object in objects.iter().take(nr_hwpts(plan)) {
+                vm.hwpts.push(p.hwpt_alloc(iommufd, *object, vm.ioas).await);
+            }
+            whole = vm.hwpts.iter().all(|hwpt| *hwpt >= 0);
+        }
         if whole {
             for mapping in &plan.mappings {
                 vm.map(p, *mapping).await;
             }
-            whole = p.vfio_attach(vfio, hwpt).await == 0;
+            for (device, vfio) in vm.vfios.iter().enumerate() {
+                whole &= p.vfio_attach(*vfio, hwpt_of(&vm.hwpts, device)).await == 0;
+            }
         }
         if !whole {
             vm.tear_down(p).await;
             return None;
         }
-        p.hwpt_mark(iommufd, hwpt, hwpt_token(index)).await;
-        vm.start_device(p);
+        for (number, hwpt) in vm.hwpts.iter().enumerate() {
+            p.hwpt_mark(iommufd, *hwpt, hwpt_token(index, number)).await;
+        }
+        vm.start_devices(p);
         Some(vm)
     }
 
-    /// Sets the bus-master bit: the guest driver starts the device.
-    pub fn start_device(&self, p: &Process) {
-        p.t.machine.fabric.set_bus_master(&p.t.machine.core, self.plan.bdf, true);
+    /// Sets the bus-master bits: the guest's drivers start the devices.
+    pub fn start_devices(&self, p: &Process) {
+        self.plan.devices.iter().for_each(|bdf| start_device(p, *bdf, true));
     }
 
-    /// Ends the VM: the device is stopped, then every descriptor is closed, in any order.
+    /// Ends the VM: the devices are stopped, then every descriptor is closed, in any order.
     pub async fn tear_down(&self, p: &Process) {
         let core = &p.t.machine.core;
-        p.t.machine.fabric.set_bus_master(core, self.plan.bdf, false);
+        self.plan.devices.iter().for_each(|bdf| start_device(p, *bdf, false));
         for mapping in std::mem::take(&mut p.t.k.env.vm(self.index).mappings) {
-            unprogram(p, self.plan.bdf, mapping);
+            self.unprogram(p, mapping);
         }
-        let mut open = vec![self.vfio, self.iommufd, self.memfd];
+        let mut open = self.vfios.to_vec();
+        open.extend([self.iommufd, self.memfd]);
         while !open.is_empty() {
             let fd = open.remove(below(core, open.len() as u32) as usize);
             if fd >= 0 {
@@ -102,7 +138,7 @@ impl Vm {
     pub async fn map(&self, p: &Process, mapping: Mapping) -> bool {
         let errno = p.ioas_map(self.iommufd, self.ioas, self.memfd, mapping.page, mapping.pages, mapping.iova).await;
         if errno == 0 {
-            program(p, self.plan.bdf, mapping);
+            self.program(p, mapping);
             p.t.k.env.vm(self.index).mappings.push(mapping);
         } else if errno == EBUSY {
             p.t.mark(Mark::MapRefused);
@@ -110,17 +146,35 @@ impl Vm {
         errno == 0
     }
 
+    /// Tells the devices of a range they may use.
+    fn program(&self, p: &Process, mapping: Mapping) {
+        let bytes = u64::from(mapping.pages) << 12;
+        let range = DmaRange { iova: mapping.iova, bytes, writable: mapping.writable };
+        for bdf in &self.plan.devices {
+            p.t.machine.note(verb::DEVICE_PROGRAMMED, [u64::from(bdf.0), mapping.iova.0, bytes, 0]);
+            p.t.machine.fabric.program(&p.t.machine.core, *bdf, range);
+        }
+    }
+
+    /// Tells the devices to leave a range alone.
+    fn unprogram(&self, p: &Process, mapping: Mapping) {
+        for bdf in &self.plan.devices {
+            p.t.machine.note(verb::DEVICE_UNPROGRAMMED, [u64::from(bdf.0), mapping.iova.0, u64::from(mapping.pages) << 12, 0]);
+            p.t.machine.fabric.unprogram(*bdf, mapping.iova, u64::from(mapping.pages) << 12);
+        }
+    }
+
     /// Unmaps. A well-behaved guest driver stops using the range first; a careless one does not.
     pub async fn unmap(&self, p: &Process, mapping: Mapping, careless: bool) {
         if !careless {
-            unprogram(p, self.plan.bdf, mapping);
+            self.unprogram(p, mapping);
         }
         let (errno, bytes) = p.ioas_unmap(self.iommufd, self.ioas, mapping.iova, mapping.pages).await;
         if errno == 0 && bytes > 0 {
-            unprogram(p, self.plan.bdf, mapping);
+            self.unprogram(p, mapping);
             p.t.k.env.vm(self.index).mappings.retain(|known| known.iova != mapping.iova);
         } else if !careless {
-            program(p, self.plan.bdf, mapping);
+            self.program(p, mapping);
         }
     }
 
@@ -203,10 +257,11 @@ impl Vm {
         });
     }
 
-    /// Preserves the VM's files in `session`: memory, address spaces, device, in this order. The first error ends it.
+    /// Preserves the VM's files in `session`: memory, address space, devices, in this order. The first error ends it.
     pub async fn preserve(&self, p: &Process, session: i32) -> i32 {
-        let [memory, space, device] = tokens(self.index);
-        for (fd, token) in [(self.memfd, memory), (self.iommufd, space), (self.vfio, device)] {
+        let [memory, space] = tokens(self.index);
+        let devices = self.vfios.iter().enumerate().map(|(device, vfio)| (*vfio, device_token(self.index, device)));
+        for (fd, token) in [(self.memfd, memory), (self.iommufd, space)].into_iter().chain(devices) {
             // What is preserved is the file, not the descriptor.
             let other = if chance(&p.t.machine.core, p.t.k.env.scenario.weights.bad_arguments) { p.dup(fd).await } else { -1 };
             let errno = p.preserve_fd(session, if other >= 0 { other } else { fd }, token).await;
@@ -233,17 +288,4 @@ impl Process {
 fn overlaps(a: &Mapping, b: &Mapping) -> bool {
     let end = |mapping: &Mapping| mapping.iova.0 + (u64::from(mapping.pages) << 12);
     a.iova.0 < end(b) && b.iova.0 < end(a)
-}
-
-/// Tells the device of a range it may use.
-pub(super) fn program(p: &Process, bdf: Bdf, mapping: Mapping) {
-    let bytes = u64::from(mapping.pages) << 12;
-    let range = DmaRange { iova: mapping.iova, bytes, writable: mapping.writable };
-    p.t.machine.note(verb::DEVICE_PROGRAMMED, [u64::from(bdf.0), mapping.iova.0, bytes, 0]);
-    p.t.machine.fabric.program(&p.t.machine.core, bdf, range);
-}
-
-/// Tells the device to leave a range alone.
-pub(super) fn unprogram(p: &Process, bdf: Bdf, mapping: Mapping) {
-    p.t.machine.fabric.unprogram(bdf, mapping.iova, u64::from(mapping.pages) << 12);
 }

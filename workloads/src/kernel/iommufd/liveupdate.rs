@@ -190,7 +190,9 @@ async fn iommufd_unpreserve_hwpts(t: &Task, ictx: Ptr<IommufdCtx>) {
             }
             MapRule::AreaAllocation => {}
         }
-        iommufd_put_object(t, ictx, obj).await;
+        if !t.k.has(Defect::UnpreserveKeepsHold) {
+            iommufd_put_object(t, ictx, obj).await;
+        }
     }
     if t.k.rev.map_rule == MapRule::DomainsLocked {
         return;

@@ -257,7 +257,9 @@ pub(super) async fn luo_preserve_file(t: &Task, session: Ptr<Session>, files: Pt
                     let mut args = FileOpArgs { file, session, serialized_data: 0, private_data: 0, retrieve_status: 0 };
                     err = handler::preserve(t, handler, &mut args, token).await;
                     if err != 0 {
-                        kfree(t, luo_file).await;
+                        if !t.k.has(Defect::FailedPreserveKeepsFile) {
+                            kfree(t, luo_file).await;
+                        }
                         break 'err_flb_unpreserve;
                     }
                     t.write(luo_file.at(LuoFile::SERIALIZED_DATA), args.serialized_data).await;
