@@ -287,11 +287,14 @@ fn remark(cause: &Cause, link: &Link) -> &'static str {
 /// What befell the memory in question, as KASAN tells it.
 fn memory(page: &mut Page, history: &History<'_>, cause: &Cause) {
     let end = cause.finding.unwrap_or(0);
+    let mut told_before: Vec<Vec<usize>> = Vec::new();
     for &pa in &cause.subjects {
         let fates = history.of_frame(pa, 0..end);
-        if fates.is_empty() {
+        // Two words of one frame have one history.
+        if fates.is_empty() || told_before.contains(&fates) {
             continue;
         }
+        told_before.push(fates.clone());
         page.plain("");
         page.plain(&format!("Memory at pa {:#018x}:", pa.0));
         let jumps = history.positions(0..end, |event| matches!(event.kind, EventKind::Jumped { .. }));
