@@ -254,6 +254,11 @@ fn heal(riscv: &Riscv, request: &mut Request, image: &mut TableMemory, ours: Out
             (attributes != last[0].1 || pointer != last[1].1).then_some(PROCESS_RESERVED)
         }
         Cause::READ_PAGE | Cause::WRITE_PAGE | Cause::READ_GUEST_PAGE | Cause::WRITE_GUEST_PAGE => {
+            // A walk that read no page table was refused for its address: its last word is of a context.
+            if !matches!(image.kinds.last(), Some(FetchKind::FirstStage { .. } | FetchKind::Table { .. })) {
+                *request = canonical(riscv, *request, image)?;
+                return Some(WIDTH);
+            }
             let (pa, word) = *image.trail.last()?;
             let entry = PageTableEntry::from_bits(word);
             let healed = entry.with_reserved_54(0).with_software_59(0).with_memory_type(0);
@@ -288,7 +293,9 @@ fn heal(riscv: &Riscv, request: &mut Request, image: &mut TableMemory, ours: Out
 
 /// The request with its address made one of the first stage, if it is none and there is a second stage.
 fn canonical(riscv: &Riscv, request: Request, image: &TableMemory) -> Option<Request> {
-    let pointer = image.trail.get(riscv.shared_words() - WORDS_MAX + 3)?.1;
+    // The root is in the context that was read last.
+    let of_process = image.kinds.last() == Some(&FetchKind::ProcessContext);
+    let pointer = if of_process { image.trail.last()?.1 } else { image.trail.get(riscv.shared_words() - WORDS_MAX + 3)?.1 };
     let bits = match TablePointer::from_bits(pointer).mode() {
         MODE_SV39 => 39,
         MODE_SV48 => 48,
