@@ -53,6 +53,17 @@ impl Attributes {
     }
 }
 
+/// How a translation request that met a fault is answered.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum AtsAnswer {
+    /// Success, with no permission granted; nothing is recorded.
+    NoAccess,
+    /// Unsupported Request.
+    UnsupportedRequest,
+    /// Completer Abort.
+    CompleterAbort,
+}
+
 /// An aligned power-of-two range of pages.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct PageRange {

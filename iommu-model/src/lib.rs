@@ -56,6 +56,7 @@ pub mod ats;
 pub mod cache;
 pub mod decision;
 pub mod inspect;
+mod invalidation_tags;
 mod page_span;
 pub mod provenance;
 pub mod request;
@@ -68,7 +69,7 @@ pub mod translator;
 pub mod vtd;
 
 pub use addr::{Bdf, DomainId, Iova, PAGE_SHIFT, PAGE_SIZE, Pa, Pasid, Pfn};
-pub use ats::{Attributes, DeviceInvalidation, PageRange, PageRequest, PageResponse, RequestKind, ResponseCode};
+pub use ats::{AtsAnswer, Attributes, DeviceInvalidation, PageRange, PageRequest, PageResponse, RequestKind, ResponseCode};
 pub use cache::Caches;
 pub use cache::context::{ContextEntryCached, ContextTarget};
 pub use cache::device_tlb::{DeviceTlb, DeviceTlbEntry, QuestionTag};

@@ -3,7 +3,7 @@
 use super::{permissions, write_awaited, write_sorted};
 use crate::smmu::cache::config::Level1;
 use crate::smmu::cache::tlb::Space;
-use crate::smmu::{Register, StreamConfig, StreamTarget, Unit};
+use crate::smmu::{AtsMode, Register, StreamConfig, StreamTarget, Unit};
 use core::fmt;
 
 /// A unit, printed by `Display`. See [`Unit::snapshot`].
@@ -63,10 +63,15 @@ fn target(target: &StreamTarget) -> String {
         StreamTarget::Bypass => "bypass".into(),
         StreamTarget::Fault(event) => format!("fault {event:?}"),
         StreamTarget::Translate(config) => {
-            let StreamConfig { has_stage_1, has_stage_2, vmid, context, stage_2, .. } = config;
+            let StreamConfig { has_stage_1, has_stage_2, vmid, context, stage_2, ats, .. } = config;
             let first = if *has_stage_1 { format!(" contexts={context}") } else { String::new() };
             let second = if *has_stage_2 { format!(" tables={}", stage_2.tables.base) } else { String::new() };
-            format!("vmid={vmid}{first}{second}")
+            let ats = match ats {
+                AtsMode::Disabled => "",
+                AtsMode::Full => " ats=full",
+                AtsMode::Split => " ats=split",
+            };
+            format!("vmid={vmid}{first}{second}{ats}")
         }
     }
 }

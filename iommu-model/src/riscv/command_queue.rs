@@ -18,6 +18,7 @@ use super::invalidate::{Invalidation, InvalidationDone, Target};
 use super::unit::Unit;
 use crate::addr::{Pa, Pfn};
 use crate::decision::{Decisions, Question, ask_bool};
+use crate::invalidation_tags::{ITAGS, InvalidationTags};
 use crate::request::Message;
 use crate::spec::riscv::command::COMMAND_BYTES;
 use crate::spec::riscv::register::{CommandQueueControl, QueueBase};
@@ -25,8 +26,6 @@ use smallvec::SmallVec;
 
 /// Most commands that were taken and not carried out yet. Knob.
 const DEFERRED_MAX: usize = 8;
-/// Invalidation requests to devices that may be unanswered at once: as many as there are tags.
-const TAGS: u8 = 32;
 
 /// What the caller brings.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -156,8 +155,8 @@ pub(crate) struct CommandQueue {
     pub(crate) control: CommandQueueControl,
     state: State,
     deferred: SmallVec<[Invalidation; DEFERRED_MAX]>,
-    /// Tags of requests without answer.
-    unanswered: u32,
+    /// Requests without answer.
+    unanswered: InvalidationTags,
     /// A request timed out since the last fence.
     timed_out: bool,
 }
@@ -171,7 +170,7 @@ impl CommandQueue {
             control: CommandQueueControl::new(),
             state: State::Idle,
             deferred: SmallVec::new(),
-            unanswered: 0,
+            unanswered: InvalidationTags::new(),
             timed_out: false,
         }
     }
@@ -220,7 +219,7 @@ impl CommandQueue {
         if value.enable() && !self.control.enable() {
             self.head = 0;
             self.state = State::Idle;
-            (self.unanswered, self.timed_out) = (0, false);
+            (self.unanswered, self.timed_out) = (InvalidationTags::new(), false);
             self.control = CommandQueueControl::new().with_on(true);
         }
         let cleared = |kept: bool, write_1: bool| kept && !write_1;
@@ -288,10 +287,7 @@ impl Unit {
 
     /// A device has answered an invalidation request. Returns whether the tag was in use.
     pub fn device_answered(&mut self, tag: u8) -> bool {
-        let bit = 1u32.checked_shl(u32::from(tag)).unwrap_or(0);
-        let known = self.commands.unanswered & bit != 0;
-        self.commands.unanswered &= !bit;
-        known
+        self.commands.unanswered.give_up(tag).is_some()
     }
 
     /// A device has not answered in time. Returns whether the tag was in use.
@@ -381,12 +377,10 @@ impl Unit {
 
     fn invalidate_device(&mut self, message: DeviceMessage) -> CommandProgress {
         let queue = &mut self.commands;
-        let tag = queue.unanswered.trailing_ones() as u8;
-        if tag >= TAGS {
+        let Some(tag) = queue.unanswered.issue(message.requester, message.requester, ITAGS) else {
             queue.state = State::AwaitTag(message);
-            return CommandProgress::AwaitDevices { tags: queue.unanswered };
-        }
-        queue.unanswered |= 1 << tag;
+            return CommandProgress::AwaitDevices { tags: queue.unanswered.busy() };
+        };
         queue.settle();
         CommandProgress::InvalidateDevice { message, tag, cost: self.params.timing.invalidate_device_tlb }
     }
@@ -396,8 +390,8 @@ impl Unit {
         if let Some(progress) = self.run_deferred(d) {
             return progress;
         }
-        if self.commands.unanswered != 0 {
-            return CommandProgress::AwaitDevices { tags: self.commands.unanswered };
+        if self.commands.unanswered.busy() != 0 {
+            return CommandProgress::AwaitDevices { tags: self.commands.unanswered.busy() };
         }
         if core::mem::take(&mut self.commands.timed_out) {
             return self.stop(|control| control.set_timeout(true));

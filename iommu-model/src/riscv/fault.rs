@@ -5,24 +5,14 @@ use super::record_queue::{Push, RecordInput, RecordProgress};
 use super::unit::Unit;
 use super::walk::Origin;
 use crate::addr::{DomainId, PAGE_SIZE, Pa};
+use crate::ats::AtsAnswer;
 use crate::decision::Decisions;
 use crate::request::{CacheHit, Fault, FaultInfo, Message, Progress, Translation};
 use crate::spec::riscv::fault::{Cause, FaultRecord, TTYP_MESSAGE, TTYP_NONE};
 use crate::spec::riscv::page_request::PAGE_REQUEST_CODE;
 
-/// How an ATS translation request that met a fault is answered. Specification, "PCIe ATS translation request handling".
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum AtsAnswer {
-    /// Success, with no permission granted; nothing is recorded.
-    NoAccess,
-    /// Unsupported Request.
-    UnsupportedRequest,
-    /// Completer Abort.
-    CompleterAbort,
-}
-
 impl AtsAnswer {
-    /// The answer for a cause.
+    /// The answer for a cause of a RISC-V IOMMU. Specification, "PCIe ATS translation request handling".
     #[must_use]
     pub const fn of(cause: Cause) -> Self {
         match cause {

@@ -71,6 +71,7 @@ mod unit;
 mod walk;
 mod walkers;
 
+pub use crate::ats::AtsAnswer;
 pub use crate::page_span::AddressRange;
 pub use cache::Caches;
 pub use cache::directory::{DeviceEntry, DirectoryNode, ProcessEntry};
@@ -81,7 +82,6 @@ pub use capability::{Capabilities, InterruptSignalling};
 pub use command::DeviceMessage;
 pub use command_queue::{CommandError, CommandInput, CommandProgress};
 pub use context::{DeviceContext, MessageTable, ProcessContext, Stage};
-pub use fault::AtsAnswer;
 pub use id::{DeviceId, Gscid, Pscid};
 pub use invalidate::{GvmaScope, Invalidation, InvalidationDone, VmaScope};
 pub use messages::InterruptFile;

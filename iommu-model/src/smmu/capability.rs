@@ -22,8 +22,12 @@ pub struct Capabilities {
     pub stage_2: bool,
     /// IDR0.HTTU.
     pub hardware_update: HardwareUpdate,
-    /// IDR0.ATS: CMD_ATC_INV is accepted. Translated and translation requests are not modelled.
+    /// IDR0.ATS: STE.EATS counts, and CMD_ATC_INV reaches devices.
     pub ats: bool,
+    /// IDR0.NS1ATS clear: split-stage ATS.
+    pub split_ats: bool,
+    /// IDR0.ATSRECERR: CR2.REC_CFG_ATS counts.
+    pub ats_errors: bool,
     /// IDR0.ASID16.
     pub asid_16: bool,
     /// IDR0.MSI: interrupts and CMD_SYNC may be memory writes.
@@ -67,6 +71,8 @@ impl Default for Capabilities {
             stage_2: true,
             hardware_update: HardwareUpdate::AccessAndDirty,
             ats: false,
+            split_ats: true,
+            ats_errors: true,
             asid_16: true,
             msi: true,
             send_event: true,
@@ -106,6 +112,8 @@ impl Capabilities {
             .with_coherent(true)
             .with_hardware_update(self.hardware_update as u8)
             .with_ats(self.ats)
+            .with_no_split_ats(self.ats && self.stage_1 && self.stage_2 && !self.split_ats)
+            .with_ats_errors(self.ats && self.ats_errors)
             .with_asid_16(self.asid_16)
             .with_msi(self.msi)
             .with_send_event(self.send_event)

@@ -7,25 +7,28 @@
 //!    on the command; so does a failed fetch with CERROR_ABT. Reserved bits are ignored.
 //! 3. CONS moves on. Of an invalidation this promises nothing (IHI 0070 section 4.3.8): whether it takes effect now or only
 //!    with the next CMD_SYNC is asked.
-//! 4. CMD_SYNC: what was put off takes effect; requests that used what was invalidated land; committed event records are
+//! 4. CMD_SYNC: what was put off takes effect; devices complete their invalidations (`device_commands`); requests that used what was invalidated land; committed event records are
 //!    written; then the signal; then CONS moves on.
 //!
 //! The caller drives it like a walk: it is told what is wanted and brings the answer. `Continue` asks for the next step, or
 //! repeats what is still wanted.
 
+use super::device_commands::DeviceTarget;
 use super::event::Ring;
 use super::ids::{Asid, StreamId, Vmid};
 use super::invalidate::{AddressRange, Invalidation, InvalidationDone};
 use super::registers::Signal;
 use super::unit::Unit;
 use crate::addr::{Iova, PAGE_SHIFT, Pa, Pasid};
+use crate::ats::DeviceInvalidation;
 use crate::decision::{Decisions, Question, ask_bool};
+use crate::invalidation_tags::InvalidationTags;
 use crate::spec::smmu::command::{
-    ATC_INV, AnyCommand, CFGI_CD, CFGI_CD_ALL, CFGI_STE, CFGI_STE_RANGE, COMMAND_BYTES, CONFIG_LEAF, ConfigCommand, PREFETCH_ADDRESS,
-    PREFETCH_CONFIG, RANGE_GRANULE_4K, RANGE_GRANULE_16K, SIGNAL_EVENT, SIGNAL_INTERRUPT, SIGNAL_NONE, SYNC, SyncCommand, TLBI_NH_ALL,
-    TLBI_NH_ASID, TLBI_NH_VA, TLBI_NH_VAA, TLBI_NSNH_ALL, TLBI_S2_IPA, TLBI_S12_VMALL, TlbCommand,
+    ATC_INV, AnyCommand, AtcCommand, CFGI_CD, CFGI_CD_ALL, CFGI_STE, CFGI_STE_RANGE, COMMAND_BYTES, CONFIG_LEAF, ConfigCommand,
+    PREFETCH_ADDRESS, PREFETCH_CONFIG, RANGE_GRANULE_4K, RANGE_GRANULE_16K, SIGNAL_EVENT, SIGNAL_INTERRUPT, SIGNAL_NONE, SYNC, SyncCommand,
+    TLBI_NH_ALL, TLBI_NH_ASID, TLBI_NH_VA, TLBI_NH_VAA, TLBI_NSNH_ALL, TLBI_S2_IPA, TLBI_S12_VMALL, TlbCommand,
 };
-use crate::spec::smmu::register::{ERROR_ABORT, ERROR_ILLEGAL};
+use crate::spec::smmu::register::{ERROR_ABORT, ERROR_ATC_INV_SYNC, ERROR_ILLEGAL};
 use smallvec::SmallVec;
 
 /// Invalidations that can be put off at a time; with more, the next one takes effect with all before it.
@@ -66,6 +69,18 @@ pub enum CommandProgress {
         done: Option<InvalidationDone>,
         /// Cycles.
         cost: u32,
+    },
+    /// An invalidation goes to a device. It is complete when the device says so: [`Unit::device_completes`].
+    InvalidateDevice {
+        /// The message.
+        request: DeviceInvalidation,
+        /// Cycles.
+        cost: u32,
+    },
+    /// CMD_SYNC waits for devices, or a CMD_ATC_INV for one of 32 tags: [`Unit::device_completes`], [`Unit::device_times_out`].
+    AwaitDevices {
+        /// Invalidations under way, a bit a tag.
+        itags: u32,
     },
     /// CMD_SYNC wants older translated requests to land: answer `Drained`.
     Drain {
@@ -121,9 +136,15 @@ pub enum Completion {
 enum State {
     Idle,
     Fetching,
+    /// A CMD_ATC_INV waits for a tag.
+    AwaitingTag(DeviceTarget),
+    AwaitingDevices(SyncCommand),
     Draining(SyncCommand),
     AwaitingEvents(SyncCommand),
-    Writing { pa: Pa, data: u32 },
+    Writing {
+        pa: Pa,
+        data: u32,
+    },
 }
 
 /// The queue.
@@ -138,15 +159,33 @@ pub(crate) struct Commands {
     deferred: SmallVec<[Invalidation; DEFERRED_MAX]>,
     /// Something was invalidated since the last CMD_SYNC.
     needs_drain: bool,
+    /// Invalidations under way to devices.
+    pub(crate) devices: InvalidationTags,
+    /// A device has not completed one in time since the last CMD_SYNC.
+    pub(crate) device_timed_out: bool,
 }
 
 impl Commands {
     pub(crate) fn new(bits_max: u8) -> Self {
-        Self { ring: Ring::new(bits_max), enabled: false, error: 0, state: State::Idle, deferred: SmallVec::new(), needs_drain: false }
+        Self {
+            ring: Ring::new(bits_max),
+            enabled: false,
+            error: 0,
+            state: State::Idle,
+            deferred: SmallVec::new(),
+            needs_drain: false,
+            devices: InvalidationTags::new(),
+            device_timed_out: false,
+        }
     }
 
     pub(crate) fn has_work(&self, error: bool) -> bool {
-        self.is_busy() || (self.enabled && !error && self.ring.used() != 0)
+        match self.state {
+            State::Idle => self.enabled && !error && self.ring.used() != 0,
+            State::AwaitingTag(_) => self.devices.busy() != u32::MAX,
+            State::AwaitingDevices(_) => self.devices.busy() == 0,
+            _ => true,
+        }
     }
 
     /// Whether a command is under way.
@@ -167,6 +206,7 @@ impl Commands {
 /// A decoded command.
 enum Command {
     Invalidate(Invalidation),
+    InvalidateDevice(DeviceTarget),
     Nothing,
     Sync(SyncCommand),
 }
@@ -179,6 +219,8 @@ impl Unit {
             (State::Fetching, CommandInput::Command(words)) => self.execute(words, d),
             (State::Fetching, CommandInput::Unreadable) => self.stop_commands(ERROR_ABORT),
             (State::Fetching, _) => CommandProgress::Fetch { pa: self.commands.head(), cost: 0 },
+            (State::AwaitingTag(target), _) => self.send_to_device(target),
+            (State::AwaitingDevices(sync), _) => self.await_devices(sync),
             (State::Draining(sync), CommandInput::Drained) => self.await_events(sync),
             (State::Draining(_), _) => CommandProgress::Drain { cost: 0 },
             (State::AwaitingEvents(sync), _) => self.await_events(sync),
@@ -221,15 +263,39 @@ impl Unit {
                 CommandProgress::Consumed { done: None, cost: self.params.timing.invalidate_device_tlb }
             }
             Some(Command::Invalidate(what)) => self.invalidate_or_defer(what, d),
+            Some(Command::InvalidateDevice(target)) => {
+                self.commands.consume();
+                self.send_to_device(target)
+            }
             Some(Command::Sync(sync)) => {
                 self.apply_deferred(d);
-                if core::mem::replace(&mut self.commands.needs_drain, false) {
-                    self.commands.state = State::Draining(sync);
-                    return CommandProgress::Drain { cost: self.params.timing.drain };
-                }
-                self.await_events(sync)
+                self.await_devices(sync)
             }
         }
+    }
+
+    /// Step 3, of CMD_ATC_INV.
+    fn send_to_device(&mut self, target: DeviceTarget) -> CommandProgress {
+        let sent = self.invalidate_device(target);
+        self.commands.state = if sent.is_some() { State::Idle } else { State::AwaitingTag(target) };
+        sent.unwrap_or(CommandProgress::AwaitDevices { itags: self.commands.devices.busy() })
+    }
+
+    /// Step 4, up to the drain.
+    fn await_devices(&mut self, sync: SyncCommand) -> CommandProgress {
+        let itags = self.commands.devices.busy();
+        if itags != 0 {
+            self.commands.state = State::AwaitingDevices(sync);
+            return CommandProgress::AwaitDevices { itags };
+        }
+        if core::mem::take(&mut self.commands.device_timed_out) {
+            return self.stop_commands(ERROR_ATC_INV_SYNC);
+        }
+        if core::mem::take(&mut self.commands.needs_drain) {
+            self.commands.state = State::Draining(sync);
+            return CommandProgress::Drain { cost: self.params.timing.drain };
+        }
+        self.await_events(sync)
     }
 
     /// Step 3.
@@ -296,7 +362,9 @@ impl Unit {
             TLBI_NH_ALL | TLBI_NH_ASID | TLBI_NH_VA | TLBI_NH_VAA if stages.0 => self.decode_tlb(TlbCommand::from_bits(bits)),
             TLBI_S12_VMALL | TLBI_S2_IPA if stages.1 => self.decode_tlb(TlbCommand::from_bits(bits)),
             TLBI_NSNH_ALL => Some(Command::Invalidate(Invalidation::TlbAll)),
-            ATC_INV if self.cap.ats => Some(Command::Nothing),
+            ATC_INV if self.cap.ats => {
+                DeviceTarget::decode(AtcCommand::from_bits(bits), self.cap.substream_bits).map(Command::InvalidateDevice)
+            }
             SYNC => {
                 let sync = SyncCommand::from_bits(bits);
                 matches!(sync.signal(), SIGNAL_NONE | SIGNAL_INTERRUPT | SIGNAL_EVENT).then_some(Command::Sync(sync))

@@ -6,7 +6,7 @@
 //! 2. The StreamID must lie in the stream table, else C_BAD_STREAMID.
 //! 3. Configuration caches; else the level-1 descriptor (two-level tables) and the STE are fetched. A level-1 descriptor
 //!    that does not cover the stream is C_BAD_STREAMID, an invalid STE C_BAD_STE.
-//! 4. Config: abort without an event, bypass both stages, or translate.
+//! 4. Config: abort without an event, bypass both stages, or translate; whether requests of ATS are served is in `ats`.
 //! 5. The SubstreamID must be one that the STE allows: C_BAD_SUBSTREAMID, F_STREAM_DISABLED. S1DSS says what requests without
 //!    one do.
 //! 6. With stage 1: the CD, through its level-1 descriptor if there are two levels. With stage 2, both lie at IPAs, and are
@@ -21,6 +21,7 @@ use super::stream::{StreamConfig, StreamTarget, decode_stream};
 use super::unit::Unit;
 use super::walk::{Grant, Purpose, Step};
 use crate::addr::{PAGE_SIZE, Pa, Pasid};
+use crate::ats::RequestKind;
 use crate::decision::{Decisions, Question, ask_bool};
 use crate::request::{Access, CacheKind, FetchKind, Progress};
 use crate::spec::smmu::context::{CONTEXT_BYTES, CONTEXT_LEVEL_1_BYTES, ContextLevel1};
@@ -39,8 +40,10 @@ impl Unit {
     /// Steps 1 to 3.
     #[inline]
     pub(crate) fn begin_walk(&mut self, slot: usize, d: &mut dyn Decisions) -> Progress {
-        if !self.enabled {
-            return self.bypass_globally(slot, d);
+        if (!self.enabled || self.walks.at(slot).kind != RequestKind::Untranslated)
+            && let Some(end) = self.begin_without_stream(slot, d)
+        {
+            return end;
         }
         let cost = self.params.timing.context_lookup;
         let walk = self.walks.at(slot);
@@ -58,6 +61,7 @@ impl Unit {
             // Most streams have one CD and no stage 2; then nothing needs the words of the STE but the CD's, which hold them.
             let plain = config.has_stage_1 && !config.has_stage_2 && config.context_bits == 0 && walk.request.pasid.is_none();
             if plain
+                && walk.kind == RequestKind::Untranslated
                 && let Some(ContextEntryCached { config: Some(context), provenance, .. }) = self.caches.config.context(stream, Pasid(0))
             {
                 (walk.context, walk.asid, walk.vmid) = (*context, context.asid, walk.config.vmid);
@@ -90,7 +94,7 @@ impl Unit {
 
     /// Step 1.
     #[cold]
-    fn bypass_globally(&mut self, slot: usize, d: &mut dyn Decisions) -> Progress {
+    pub(crate) fn bypass_globally(&mut self, slot: usize, d: &mut dyn Decisions) -> Progress {
         let cost = self.params.timing.bypass;
         let iova = self.walks.at(slot).request.iova;
         if self.registers.gbpa.abort() || iova.0 >> self.cap.output_bits != 0 {
@@ -106,6 +110,7 @@ impl Unit {
         match target {
             StreamTarget::Abort => self.terminate(slot, EventId::NONE, spent, d),
             StreamTarget::Fault(event) => self.terminate(slot, event, spent, d),
+            _ if self.walks.at(slot).kind != RequestKind::Untranslated => self.forbid_ats(slot, spent, d),
             _ if self.walks.at(slot).request.pasid.is_some() => self.terminate(slot, EventId::BAD_SUBSTREAM_ID, spent, d),
             _ => self.pass_through(slot, spent, d),
         }
@@ -131,6 +136,12 @@ impl Unit {
             walk.base_words = walk.words;
             self.caches.words.hold(walk.words);
         }
+        if walk.kind != RequestKind::Untranslated
+            && let Some(progress) = self.admit_ats(slot, cached, spent, d)
+        {
+            return progress;
+        }
+        let walk = self.walks.at(slot);
         let plain = walk.config.has_stage_1 && walk.config.context_bits == 0 && walk.request.pasid.is_none();
         let substream = if plain { Some(Pasid(0)) } else { substream_of(&walk.config, walk.request.pasid) };
         let Some(substream) = substream else { return self.enter_without_context(slot, cached, spent, d) };
@@ -171,10 +182,16 @@ impl Unit {
         } else if pasid.is_some() {
             return self.terminate(slot, EventId::BAD_SUBSTREAM_ID, spent, d);
         }
-        let iova = walk.request.iova.0;
         if !config.has_stage_2 {
             return self.pass_through(slot, spent, d);
         }
+        self.enter_stage_2(slot, cached, spent, d)
+    }
+
+    /// Step 7: the request itself is for stage 2.
+    pub(crate) fn enter_stage_2(&mut self, slot: usize, cached: bool, spent: u32, d: &mut dyn Decisions) -> Progress {
+        let walk = self.walks.at(slot);
+        let iova = walk.request.iova.0;
         if iova >> self.cap.output_bits != 0 {
             return self.terminate(slot, EventId::ADDRESS_SIZE, spent, d);
         }
@@ -293,7 +310,7 @@ impl Unit {
     }
 
     fn consume_stream(&mut self, slot: usize, raw: [u64; 4], d: &mut dyn Decisions) -> Progress {
-        let decoded = decode_stream(raw, &self.cap);
+        let decoded = decode_stream(raw, &self.cap, self.registers.cr0.ats_check());
         let target = decoded.unwrap_or(StreamTarget::Fault(EventId::BAD_STREAM_ENTRY));
         let walk = self.walks.at(slot);
         let (stream, provenance) = (walk.stream, walk.words);

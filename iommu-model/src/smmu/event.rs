@@ -9,6 +9,7 @@ use super::registers::Signal;
 use super::unit::Unit;
 use super::walk::Purpose;
 use crate::addr::Pa;
+use crate::ats::{AtsAnswer, RequestKind};
 use crate::decision::{Decisions, Question, ask_bool};
 use crate::request::{Access, Fault, FaultInfo, Progress, Request};
 use crate::spec::smmu::event::{EventId, FaultClass, RECORD_BYTES, Record0, Record1, Termination};
@@ -254,6 +255,9 @@ impl Unit {
         d: &mut dyn Decisions,
     ) -> Progress {
         let walk = self.walks.at(slot);
+        if walk.asks() && AtsAnswer::of_event(why.event) == AtsAnswer::NoAccess {
+            return self.answer_nothing(slot, spent);
+        }
         let request = walk.request;
         let recorded = !walk.prefetch && self.is_recorded(slot, why) && self.record(slot, why, address, d);
         let walk = self.walks.at(slot);
@@ -271,9 +275,14 @@ impl Unit {
         })
     }
 
-    /// Whether configuration lets an event of this kind be recorded: RECINVSID, CD.R, STE.S2R.
+    /// Whether configuration lets an event of this kind be recorded: RECINVSID, REC_CFG_ATS, CD.R, STE.S2R.
     fn is_recorded(&mut self, slot: usize, why: Termination) -> bool {
+        let ats_errors = self.cap.ats_errors && self.registers.cr2.record_ats();
         let walk = self.walks.at(slot);
+        if walk.kind != RequestKind::Untranslated && is_of_configuration(why.event) {
+            // Of translated requests, RECINVSID does not matter.
+            return ats_errors && (!walk.asks() || why.event != EventId::BAD_STREAM_ID || self.registers.cr2.record_bad_stream());
+        }
         match why.event {
             EventId::NONE => false,
             EventId::BAD_STREAM_ID => self.registers.cr2.record_bad_stream(),
@@ -306,6 +315,13 @@ impl Unit {
     }
 }
 
+/// Whether an event of a translation request or translated request is recorded only under REC_CFG_ATS: section 3.9.1.2, 3.9.1.3.
+const fn is_of_configuration(event: EventId) -> bool {
+    let of_page = matches!(event, EventId::TRANSLATION | EventId::ADDRESS_SIZE | EventId::ACCESS | EventId::PERMISSION);
+    let of_ats = matches!(event, EventId::BAD_ATS_REQUEST | EventId::TRANSLATION_FORBIDDEN | EventId::NONE);
+    !of_page && !of_ats
+}
+
 /// The four words of a record.
 fn record_of(request: &Request, stream: StreamId, why: Termination, address: u64, read_refused: bool, privileged: bool) -> [u64; 4] {
     let head = Record0::new()
@@ -317,6 +333,13 @@ fn record_of(request: &Request, stream: StreamId, why: Termination, address: u64
         why.event,
         EventId::WALK_ABORT | EventId::TRANSLATION | EventId::ADDRESS_SIZE | EventId::ACCESS | EventId::PERMISSION | EventId::TLB_CONFLICT
     );
+    if why.event == EventId::BAD_ATS_REQUEST {
+        // The places of the rights that were asked for, and of Span, could not be read: 0 (assumption).
+        return [head.into_bits(), 0, request.iova.0, 0];
+    }
+    if why.event == EventId::TRANSLATION_FORBIDDEN {
+        return [head.into_bits(), Record1::new().with_read(request.access == Access::Read).into_bits(), request.iova.0, 0];
+    }
     if !of_walk {
         return [head.into_bits(), 0, 0, address];
     }

@@ -19,12 +19,14 @@
 //! | command queue: CFGI_*, TLBI_NH_*, TLBI_S12_VMALL, TLBI_S2_IPA, TLBI_NSNH_ALL, range and level hint, CMD_SYNC | strictly in order; an invalidation may wait for CMD_SYNC |
 //! | CERROR_ILL, CERROR_ABT, GERROR and GERRORN, interrupts by message or wire | |
 //! | event queue: records, overflow, abort, RECINVSID, CD.R, STE.S2R, MEV | written one record a step |
+//! | translation requests and translated requests; EATS full and split-stage, ATSCHK, REC_CFG_ATS | [`Unit::begin_as`]; [`AtsAnswer`](crate::AtsAnswer) |
+//! | CMD_ATC_INV: tags, completion, time-out, CERROR_ATC_INV_SYNC | a device holds its translations in a [`DeviceTlb`](crate::DeviceTlb) |
 //! | BBML 0 to 2 | below 2 a look-up that matches several entries may raise F_TLB_CONFLICT: asked |
 //! | many walks in flight, same-page merge, prefetch | an invalidation restarts exactly the walks it covers |
 //!
 //! | accepted and ignored | |
 //! | --- | --- |
-//! | CMD_PREFETCH_*, CMD_ATC_INV on units with ATS | cost only |
+//! | CMD_PREFETCH_* | cost only |
 //! | CONT of an STE; memory attributes everywhere; S2PTW, S2FWB, MPAM | no effect on where a request goes |
 //! | PXN, UXN, XN, WXN, UWXN, INSTCFG, PRIVCFG | no execute requests; privilege is a parameter |
 //! | ASET, CR2.PTM, CR1 | no broadcast invalidation |
@@ -35,7 +37,8 @@
 //! | stalls (STALL_MODEL 1): CD.S, STE.S2S, CMD_RESUME, CMD_STALL_TERM | illegal, as on such a unit |
 //! | AArch32 and 128-bit descriptors, 52-bit addresses, small tables, big-endian tables | illegal, as on such a unit |
 //! | EL2 StreamWorlds, secure and realm interfaces | EL2 commands are illegal |
-//! | translation requests, translated requests (ATS), page requests (PRI), stash and atomic requests | |
+//! | page requests (PRI): IDR0.PRI is 0; CMD_PRI_RESP | illegal, as on such a unit |
+//! | Exe and Priv of a PASID; PASIDs of translated requests; DPT; stash and atomic requests | |
 //! | HAFT, permission indirection, ATOS, ECMDQ, performance monitors | |
 //!
 //! # How an invalidation meets walks in flight
@@ -46,11 +49,13 @@
 //! or finish it before CMD_SYNC completes. Walks that it does not cover go on undisturbed. Requests whose translation was
 //! already handed out are the caller's; that is what the drain of CMD_SYNC is for.
 
+mod ats;
 pub mod cache;
 mod capability;
 mod command;
 mod config_walk;
 mod context;
+mod device_commands;
 mod event;
 mod ids;
 mod invalidate;
@@ -75,7 +80,7 @@ pub use invalidate::{AddressRange, Invalidation, InvalidationDone};
 pub use params::{ConfigFetch, Params};
 pub use register_file::{Register, locate_register};
 pub use registers::{RegisterEffect, Signal};
-pub use stream::{Stage2, StreamConfig, StreamTarget};
+pub use stream::{AtsMode, Stage2, StreamConfig, StreamTarget};
 pub use tables::Tables;
 pub use unit::Unit;
 pub use walk::WalkView;

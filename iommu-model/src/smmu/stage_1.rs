@@ -18,6 +18,7 @@ use super::context::ContextConfig;
 use super::unit::Unit;
 use super::walk::{Grant, Outstanding, Purpose, Step};
 use crate::addr::{Iova, Pa, Pfn};
+use crate::ats::RequestKind;
 use crate::decision::{Decisions, Question, ask_bool};
 use crate::request::{Access, CacheHit, CacheKind, Progress};
 use crate::spec::smmu::descriptor::{ADDRESS_BITS, Descriptor, HALF_BIT, LAST_LEVEL, Stage1Leaf, Stage1Table};
@@ -44,9 +45,9 @@ impl Unit {
             Found::Miss => return self.begin_tables_1(slot, false, cost, d),
             Found::Conflict => return self.refuse_1(slot, EventId::TLB_CONFLICT, cost, d),
         };
-        if !entry.serves(access) {
+        if !entry.serves(access) || walk.kind != RequestKind::Untranslated {
             let entry = *entry;
-            return self.refuse_cached_1(slot, &entry, cost, d);
+            return if walk.asks() { self.answer_cached_1(slot, &entry, cost, d) } else { self.refuse_cached_1(slot, &entry, cost, d) };
         }
         let grant = Grant {
             pa: entry.translate(address),
@@ -73,7 +74,7 @@ impl Unit {
     }
 
     /// Step 9, after a look-up that was not enough: the walk starts at the top. `hit` if there was an entry.
-    fn begin_tables_1(&mut self, slot: usize, hit: bool, cost: u32, d: &mut dyn Decisions) -> Progress {
+    pub(crate) fn begin_tables_1(&mut self, slot: usize, hit: bool, cost: u32, d: &mut dyn Decisions) -> Progress {
         let walk = self.walks.at(slot);
         let half = *walk.half();
         let Some(tables) = half.tables else { return self.refuse_1(slot, EventId::TRANSLATION, cost, d) };
@@ -198,7 +199,7 @@ impl Unit {
         let reachable = if privileged { !(context.privileged_access_never && unprivileged) } else { unprivileged };
         let cleanable = context.updates_dirty && leaf.dirty_bit_modifier();
         let writable = !first.read_only && (!leaf.read_only() || cleanable);
-        if !reachable || (access == Access::Write && !writable) {
+        if !reachable || (access == Access::Write && !writable && !walk.asks()) {
             return self.refuse_1(slot, EventId::PERMISSION, 0, d);
         }
         let new = leaf
@@ -213,6 +214,8 @@ impl Unit {
         first.shift = shift;
         let output = Pa(frame.0 | (first.address & ((1 << shift) - 1)));
         if walk.config.has_stage_2 {
+            // Nobody asks stage 2 for a right that stage 1 does not give.
+            let access = if writable { access } else { Access::Read };
             return self.begin_stage_2(slot, Purpose::Page, output.0, access, d);
         }
         let contiguous = tables.contiguous_shift(first.level);
@@ -261,7 +264,8 @@ impl Unit {
             combined: true,
             ..first
         };
-        self.install_and_grant_1(slot, entry, output, cost, d)
+        let granted = if self.holds_ipa(slot) { Pa(self.walks.at(slot).stage_2.input) } else { output };
+        self.install_and_grant_1(slot, entry, granted, cost, d)
     }
 
     fn install_and_grant_1(&mut self, slot: usize, entry: TlbEntry, pa: Pa, cost: u32, d: &mut dyn Decisions) -> Progress {
@@ -294,7 +298,7 @@ impl Unit {
         walk.pending_pa = pa;
         let cost = walk.spend(self.params.timing.table_update);
         let [old, new] = walk.update;
-        Progress::Update { pa, old, new, kind: walk.kind(), cost }
+        Progress::Update { pa, old, new, kind: walk.awaited(), cost }
     }
 
     /// Step 12, the answer, of either stage: the descriptor is what was stored, or what was found instead.

@@ -49,8 +49,9 @@ impl Unit {
             Found::Miss => return self.begin_tables_2(slot, false, cost),
             Found::Conflict => return self.refuse_2(slot, EventId::TLB_CONFLICT, cost, d),
         };
-        if !entry.serves(access) {
-            let denied = !access.allowed_by(entry.readable, entry.writable);
+        let denied = !access.allowed_by(entry.readable, entry.writable);
+        let takes_what_there_is = denied && walk.asks_stage_2();
+        if !(entry.serves(access) || takes_what_there_is) {
             if denied && !ask_bool(d, Question::RewalkDenied) {
                 return self.refuse_2(slot, EventId::PERMISSION, cost, d);
             }
@@ -162,7 +163,8 @@ impl Unit {
             return self.refuse_2(slot, EventId::ACCESS, 0, d);
         }
         let writable = leaf.writable() || (config.updates_dirty && leaf.dirty_bit_modifier());
-        if !access.allowed_by(leaf.readable(), writable) {
+        let serves = if walk.asks_stage_2() { leaf.readable() || writable } else { access.allowed_by(leaf.readable(), writable) };
+        if !serves {
             return self.refuse_2(slot, EventId::PERMISSION, 0, d);
         }
         let new = leaf
@@ -206,6 +208,7 @@ impl Unit {
         let pa = entry.translate(walk.stage_2.input);
         let purpose = walk.stage_2.purpose;
         if purpose == Purpose::Only {
+            let pa = if self.holds_ipa(slot) { Pa(self.walks.at(slot).stage_2.input) } else { pa };
             let TlbEntry { readable, writable, page_bytes, .. } = *entry;
             return self.grant(slot, Grant { pa, readable, writable, page_bytes, pass_through: false }, cost);
         }

@@ -1,6 +1,6 @@
 //! What a stream table entry says, decoded once and then cached.
 //!
-//! Validity as IHI 0070 section 5.2.2 `SteIllegal` for a non-secure stream of an SMMUv3.2 without EL2, stalls and ATS.
+//! Validity as IHI 0070 section 5.2.2 `SteIllegal` for a non-secure stream of an SMMUv3.2 without EL2, stalls and DPT.
 
 use super::capability::Capabilities;
 use super::ids::Vmid;
@@ -9,8 +9,8 @@ use crate::addr::Pa;
 use crate::spec::smmu::context::{SIZE_MAX, SIZE_MIN};
 use crate::spec::smmu::event::EventId;
 use crate::spec::smmu::stream::{
-    CONFIG_BYPASS, CONFIG_HAS_STAGE_1, CONFIG_HAS_STAGE_2, CONFIG_PASSES, FORMAT_2_LEVEL_4K, FORMAT_2_LEVEL_64K, FORMAT_LINEAR,
-    StreamEntry0, StreamEntry1, StreamEntry2, StreamEntry3,
+    ATS_FULL, ATS_SPLIT, CONFIG_BYPASS, CONFIG_HAS_STAGE_1, CONFIG_HAS_STAGE_2, CONFIG_NESTED, CONFIG_PASSES, FORMAT_2_LEVEL_4K,
+    FORMAT_2_LEVEL_64K, FORMAT_LINEAR, StreamEntry0, StreamEntry1, StreamEntry2, StreamEntry3,
 };
 
 /// Bytes of one unit of S1ContextPtr.
@@ -31,6 +31,17 @@ pub struct Stage2 {
     pub ignores_access: bool,
     /// S2R.
     pub records: bool,
+}
+
+/// What devices of a stream may do with ATS: the effective EATS.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AtsMode {
+    /// Neither translation requests nor, with ATSCHK, translated requests.
+    Disabled,
+    /// Translations of every stage that is on; translated requests pass.
+    Full,
+    /// Translations of stage 1; translated requests go through stage 2.
+    Split,
 }
 
 /// Where requests of a stream go.
@@ -65,6 +76,8 @@ pub struct StreamConfig {
     pub default_substream: u8,
     /// MEV.
     pub merges_events: bool,
+    /// EATS, read with the ATSCHK of the time when the entry was fetched.
+    pub ats: AtsMode,
     /// Stage 2.
     pub stage_2: Stage2,
 }
@@ -83,12 +96,13 @@ impl StreamConfig {
         context_leaf_bits: 0,
         default_substream: 0,
         merges_events: false,
+        ats: AtsMode::Disabled,
         stage_2: Stage2::NONE,
     };
 }
 
 /// Decodes the four words that count. `None` if the entry is invalid or illegal.
-pub(crate) fn decode_stream(words: [u64; 4], cap: &Capabilities) -> Option<StreamTarget> {
+pub(crate) fn decode_stream(words: [u64; 4], cap: &Capabilities, ats_check: bool) -> Option<StreamTarget> {
     let entry = StreamEntry0::from_bits(words[0]);
     let (entry_1, entry_2) = (StreamEntry1::from_bits(words[1]), StreamEntry2::from_bits(words[2]));
     if !entry.valid() {
@@ -116,6 +130,7 @@ pub(crate) fn decode_stream(words: [u64; 4], cap: &Capabilities) -> Option<Strea
         vmid: Vmid(if cap.stage_2 { entry_2.vmid() } else { 0 }),
         default_substream: entry_1.default_substream(),
         merges_events: entry_1.merge_events(),
+        ats: decode_ats(config, entry_1.ats(), cap, ats_check)?,
         ..StreamConfig::NONE
     };
     if has_stage_1 {
@@ -125,6 +140,16 @@ pub(crate) fn decode_stream(words: [u64; 4], cap: &Capabilities) -> Option<Strea
         target.stage_2 = decode_stage_2(entry_2, StreamEntry3::from_bits(words[3]), cap)?;
     }
     Some(StreamTarget::Translate(target))
+}
+
+/// EATS of a stream that is translated. Full ATS together with S2S is illegal too, but S2S alone is so already.
+fn decode_ats(config: u8, coded: u8, cap: &Capabilities, ats_check: bool) -> Option<AtsMode> {
+    match coded {
+        ATS_FULL if cap.ats => Some(AtsMode::Full),
+        ATS_SPLIT if cap.ats && (config != CONFIG_NESTED || !cap.split_ats) => None,
+        ATS_SPLIT if cap.ats && ats_check => Some(AtsMode::Split),
+        _ => Some(AtsMode::Disabled),
+    }
 }
 
 fn decode_stage_1(entry: StreamEntry0, attributes: StreamEntry1, target: &mut StreamConfig, cap: &Capabilities) -> Option<()> {

@@ -13,10 +13,11 @@ use super::stream::StreamTarget;
 use super::walk::{Step, WalkView};
 use super::walks::{WALKS_MAX, Walks};
 use crate::addr::{DomainId, Pasid};
+use crate::ats::{Attributes, RequestKind};
 use crate::decision::Decisions;
 use crate::inspect::smmu::UnitText;
 use crate::provenance::{Provenance, ProvenanceId};
-use crate::request::{Busy, CacheHit, Fetched, Progress, Request, Translation, WalkId};
+use crate::request::{Access, Busy, CacheHit, Fetched, Progress, Request, Translation, WalkId};
 use crate::translator::Translator;
 
 /// One SMMUv3, from reset.
@@ -102,12 +103,38 @@ impl Unit {
     /// [`Busy`] if every walker is taken, or if so many event records wait to be written that one more might be lost.
     #[inline]
     pub fn begin(&mut self, request: Request) -> Result<WalkId, Busy> {
+        self.begin_kind(request, RequestKind::Untranslated)
+    }
+
+    /// The same for a request that the bus marks as something else than a plain memory access. Its privilege and execution do
+    /// not count. Of a translation request, the access does not count; a translated request has no SubstreamID (IDR3.PASIDTT
+    /// is 0).
+    ///
+    /// # Errors
+    ///
+    /// As [`Unit::begin`].
+    ///
+    /// # Panics
+    ///
+    /// On a page request: there is no page request queue.
+    pub fn begin_as(&mut self, request: Request, attributes: Attributes) -> Result<WalkId, Busy> {
+        let request = match attributes.kind {
+            RequestKind::Untranslated => request,
+            RequestKind::Translation { no_write } => Request { access: if no_write { Access::Read } else { Access::Write }, ..request },
+            RequestKind::Translated => Request { pasid: None, ..request },
+            RequestKind::PageRequest => panic!("page requests are not modelled"),
+        };
+        self.begin_kind(request, attributes.kind)
+    }
+
+    #[inline]
+    fn begin_kind(&mut self, request: Request, kind: RequestKind) -> Result<WalkId, Busy> {
         if self.events.is_crowded(self.walks.len()) {
             return Err(Busy);
         }
         let merge = self.params.merge_same_page && self.enabled;
         let stream = self.stream_of(&request);
-        self.walks.begin(request, stream, false, merge).ok_or(Busy)
+        self.walks.begin(request, kind, stream, false, merge).ok_or(Busy)
     }
 
     /// The unit walks on its own account, as hardware may for anything that it can reach. Such a walk fills the caches and
@@ -118,7 +145,7 @@ impl Unit {
     /// [`Busy`] if every walker is taken.
     pub fn begin_prefetch(&mut self, request: Request) -> Result<WalkId, Busy> {
         let stream = self.stream_of(&request);
-        self.walks.begin(request, stream, true, false).ok_or(Busy)
+        self.walks.begin(request, RequestKind::Untranslated, stream, true, false).ok_or(Busy)
     }
 
     /// One look-up, or one fetched word, of a walk. After a restart the answer to the fetch that was outstanding may

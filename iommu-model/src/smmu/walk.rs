@@ -5,6 +5,7 @@ use super::ids::{Asid, StreamId, Vmid};
 use super::stream::StreamConfig;
 use super::unit::Unit;
 use crate::addr::{Bdf, DomainId, Iova, Pa, Pasid};
+use crate::ats::RequestKind;
 use crate::decision::Decisions;
 use crate::provenance::{ProvenanceId, Words};
 use crate::request::{Access, CacheHit, FetchKind, Fetched, Progress, Request, Translation, WalkId};
@@ -117,7 +118,9 @@ pub(crate) enum Outstanding {
 /// One walk.
 #[derive(Clone, Debug)]
 pub(crate) struct Walk {
+    /// Of a translation request, the access is a write if NW is clear.
     pub(crate) request: Request,
+    pub(crate) kind: RequestKind,
     pub(crate) step: Step,
     pub(crate) outstanding: Outstanding,
     /// A prefetch never records an event.
@@ -164,6 +167,7 @@ impl Walk {
     pub(crate) fn idle() -> Self {
         Self {
             request: Request { source: Bdf(0), iova: Iova(0), access: Access::Read, pasid: None },
+            kind: RequestKind::Untranslated,
             step: Step::Begin,
             outstanding: Outstanding::None,
             prefetch: false,
@@ -206,8 +210,9 @@ impl Walk {
 
     /// Takes the walker for a request.
     #[inline]
-    pub(crate) fn start(&mut self, request: Request, stream: StreamId, prefetch: bool) {
+    pub(crate) fn start(&mut self, request: Request, kind: RequestKind, stream: StreamId, prefetch: bool) {
         self.request = request;
+        self.kind = kind;
         self.stream = stream;
         self.step = Step::Begin;
         self.outstanding = Outstanding::None;
@@ -272,8 +277,18 @@ impl Walk {
         &self.context.halves[(self.stage_1.address >> HALF_BIT & 1) as usize]
     }
 
+    /// Whether it is a translation request, which takes what rights there are.
+    pub(crate) fn asks(&self) -> bool {
+        matches!(self.kind, RequestKind::Translation { .. })
+    }
+
+    /// Whether stage 2 now translates what a translation request asks for.
+    pub(crate) fn asks_stage_2(&self) -> bool {
+        self.asks() && matches!(self.stage_2.purpose, Purpose::Page | Purpose::Only)
+    }
+
     /// What is awaited.
-    pub(crate) fn kind(&self) -> FetchKind {
+    pub(crate) fn awaited(&self) -> FetchKind {
         match self.step {
             Step::StreamLevel1 => FetchKind::StreamLevel1,
             Step::StreamEntry => FetchKind::StreamEntry,
@@ -319,7 +334,7 @@ impl WalkView {
             stream: walk.stream,
             vmid: walk.has_stream.then_some(walk.vmid),
             asid: walk.has_context.then_some(walk.asid),
-            fetch: walk.is_pending().then(|| (walk.pending_pa, walk.kind())),
+            fetch: walk.is_pending().then(|| (walk.pending_pa, walk.awaited())),
             leader: (walk.step == Step::Merged).then_some(walk.leader),
             prefetch: walk.prefetch,
         }
@@ -371,7 +386,7 @@ impl Unit {
         walk.outstanding = Outstanding::None;
         let pa = walk.pending_pa;
         let Some([word, _]) = answer.pair() else { return self.refuse_fetch(slot, d) };
-        let kind = walk.kind();
+        let kind = walk.awaited();
         let words = &mut self.caches.words;
         match walk.step {
             Step::Table1 => {
@@ -420,14 +435,14 @@ impl Unit {
         walk.pending_pa = pa;
         walk.fetches = walk.fetches.saturating_add(1);
         walk.spend(cost);
-        Progress::Fetch { pa, bytes, kind: walk.kind(), cost }
+        Progress::Fetch { pa, bytes, kind: walk.awaited(), cost }
     }
 
     /// Asks again for what is outstanding.
     fn ask_again(&mut self, slot: usize) -> Progress {
         let config_bytes = self.config_bytes();
         let walk = self.walks.at(slot);
-        let (pa, kind) = (walk.pending_pa, walk.kind());
+        let (pa, kind) = (walk.pending_pa, walk.awaited());
         match walk.step {
             Step::Update1 | Step::Update2 => {
                 let [old, new] = walk.update;
@@ -440,6 +455,14 @@ impl Unit {
 
     /// Ends the walk with a translation.
     pub(crate) fn grant(&mut self, slot: usize, grant: Grant, cost: u32) -> Progress {
+        if self.walks.at(slot).asks() {
+            return self.answer(slot, grant, cost);
+        }
+        self.grant_walked(slot, grant, cost)
+    }
+
+    /// The same for whatever request.
+    pub(crate) fn grant_walked(&mut self, slot: usize, grant: Grant, cost: u32) -> Progress {
         let all = self.walks.at(slot).take_words(&mut self.caches.words);
         self.caches.words.release(core::mem::replace(&mut self.last_words, all));
         self.end_granted(slot, grant, cost)

@@ -2,6 +2,7 @@
 
 use super::ids::StreamId;
 use super::walk::{Step, Walk, WalkView};
+use crate::ats::RequestKind;
 use crate::provenance::Words;
 use crate::request::{Request, WalkId};
 
@@ -35,15 +36,15 @@ impl Walks {
 
     /// Takes a free walker, the lowest one.
     #[inline]
-    pub(crate) fn begin(&mut self, request: Request, stream: StreamId, prefetch: bool, merge: bool) -> Option<WalkId> {
-        let leader = if merge && self.nr_live != 0 { self.leader_of(&request) } else { None };
+    pub(crate) fn begin(&mut self, request: Request, kind: RequestKind, stream: StreamId, prefetch: bool, merge: bool) -> Option<WalkId> {
+        let leader = if merge && self.nr_live != 0 { self.leader_of(&request, kind) } else { None };
         let (group, bit) = self.live.iter().enumerate().find_map(|(group, live)| {
             let bit = live.trailing_ones();
             (bit < u64::BITS).then_some((group, bit))
         })?;
         let slot = group * 64 + bit as usize;
         let walk = self.slots.get_mut(slot)?;
-        walk.start(request, stream, prefetch);
+        walk.start(request, kind, stream, prefetch);
         walk.generation = walk.generation.wrapping_add(1);
         if let Some(leader) = leader {
             walk.step = Step::Merged;
@@ -58,14 +59,16 @@ impl Walks {
     /// Whether a request would find no walker, or one that it had to wait for.
     #[inline]
     pub(crate) fn would_wait(&self, request: &Request, merge: bool) -> bool {
-        self.nr_live != 0 && (usize::from(self.nr_live) == self.slots.len() || (merge && self.leader_of(request).is_some()))
+        self.nr_live != 0
+            && (usize::from(self.nr_live) == self.slots.len() || (merge && self.leader_of(request, RequestKind::Untranslated).is_some()))
     }
 
-    fn leader_of(&self, request: &Request) -> Option<WalkId> {
+    fn leader_of(&self, request: &Request, kind: RequestKind) -> Option<WalkId> {
         self.iter().find_map(|(id, walk)| {
             let same_page = walk.request.iova.page() == request.iova.page()
                 && walk.request.source == request.source
-                && walk.request.pasid == request.pasid;
+                && walk.request.pasid == request.pasid
+                && walk.kind == kind;
             (same_page && walk.step != Step::Merged).then_some(id)
         })
     }

@@ -1,7 +1,6 @@
 //! The unit itself: what it owns, and the calls that drive it.
 
 use super::capability::Capabilities;
-use super::device_invalidations::DeviceInvalidations;
 use super::fault::{EventBlock, Faults, Recorded};
 use super::page_requests::PageRequests;
 use super::queue::{Queue, QueueInput, QueueProgress};
@@ -17,6 +16,7 @@ use crate::cache::context::ContextTarget;
 use crate::cache::iotlb::page_shift;
 use crate::decision::Decisions;
 use crate::inspect::{self, UnitText};
+use crate::invalidation_tags::InvalidationTags;
 use crate::provenance::{Provenance, ProvenanceId, SOURCES_NESTED_MAX, Source};
 use crate::request::{Access, Busy, CacheHit, Fault, FaultInfo, Fetched, Progress, Request, Translation, WalkId};
 use crate::spec::vtd::fault::{FaultReason, FaultRecord};
@@ -43,7 +43,7 @@ pub struct Unit {
     pub(crate) queue: Queue,
     pub(crate) faults: Faults,
     pub(crate) page_requests: PageRequests,
-    pub(crate) devices: DeviceInvalidations,
+    pub(crate) devices: InvalidationTags,
     pub(crate) completion_status: CompletionStatus,
     pub(crate) completion_event: EventBlock,
 }
@@ -68,7 +68,7 @@ impl Unit {
             queue: Queue::new(),
             faults: Faults::new(cap.fault_records),
             page_requests: PageRequests::new(params.walks_max),
-            devices: DeviceInvalidations::new(),
+            devices: InvalidationTags::new(),
             completion_status: CompletionStatus::new(),
             completion_event: EventBlock::new(),
             cap,
@@ -87,7 +87,7 @@ impl Unit {
         self.queue = Queue::new();
         self.faults.reset();
         self.page_requests.reset();
-        self.devices = DeviceInvalidations::new();
+        self.devices = InvalidationTags::new();
         self.completion_status = CompletionStatus::new();
         self.completion_event = EventBlock::new();
     }

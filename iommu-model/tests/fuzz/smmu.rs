@@ -7,7 +7,7 @@ use iommu_model::smmu::{
 };
 use iommu_model::spec::smmu::context::{Context0, ContextTable};
 use iommu_model::spec::smmu::stream::{StreamEntry0, StreamEntry2};
-use iommu_model::{Access, Bdf, FetchKind, Fetched, Geometry, Iova, Pa, Pasid, Progress, Request, WalkId};
+use iommu_model::{Access, Attributes, Bdf, FetchKind, Fetched, Geometry, Iova, Pa, Pasid, Progress, Request, WalkId};
 use proptest::prelude::*;
 
 struct Smmu {
@@ -30,6 +30,8 @@ impl Smmu {
             output_bits: [40, 44, 48, 48][(n % 4) as usize],
             break_before_make: level,
             range_invalidation: flag(2),
+            ats: flag(4),
+            split_ats: !flag(3),
             ..Capabilities::default()
         };
         let two = Geometry { sets: 2, ways: 2 };
@@ -54,9 +56,9 @@ impl Target for Smmu {
         self.unit.write_register(Register::StrtabBase, bytes.frame());
         self.unit.write_register(Register::CmdqBase, 4);
         self.unit.write_register(Register::EventqBase, 2);
-        self.unit.write_register(Register::Cr2, bytes.below(8));
+        self.unit.write_register(Register::Cr2, bytes.below(16));
         if bytes.below(8) != 0 {
-            self.unit.write_register(Register::Cr0, 0xd);
+            self.unit.write_register(Register::Cr0, 0xd | bytes.below(2) << 4);
             self.unit.register_drained();
         }
     }
@@ -75,7 +77,12 @@ impl Target for Smmu {
         };
         let access = if bytes.below(2) == 0 { Access::Read } else { Access::Write };
         let request = Request { source: Bdf(bytes.below(4) as u16), iova: Iova(iova), access, pasid };
-        if bytes.below(8) == 0 { self.unit.begin_prefetch(request).ok() } else { self.unit.begin(request).ok() }
+        match bytes.below(8) {
+            0 => self.unit.begin_prefetch(request).ok(),
+            1 => self.unit.begin_as(request, Attributes::translation(bytes.below(2) == 0)).ok(),
+            2 => self.unit.begin_as(request, Attributes::translated()).ok(),
+            _ => self.unit.begin(request).ok(),
+        }
     }
 
     fn advance(&mut self, walk: WalkId, fetched: Option<Fetched>, d: &mut Choices) -> Progress {
@@ -116,7 +123,19 @@ impl Target for Smmu {
                     third.with_start_level([1, 1, 1, 0][(bits >> 10 & 3) as usize]).with_granule(if bits >> 12 & 7 == 0 { 2 } else { 0 });
                 let third = third.with_output_size(2 + (bits >> 14 & 3) as u8).with_aarch64(true).with_record(bits >> 17 & 1 != 0);
                 let third = third.with_hardware_access(updates.0).with_hardware_dirty(updates.1);
-                piece([first.into_bits(), 1 + (bits >> 20 & 1), third.into_bits(), bytes.frame() & 0xffff_f000, 0, 0, 0, 0], pa)
+                piece(
+                    [
+                        first.into_bits(),
+                        (1 + (bits >> 20 & 1)) | (bits >> 21 & 3) << 28,
+                        third.into_bits(),
+                        bytes.frame() & 0xffff_f000,
+                        0,
+                        0,
+                        0,
+                        0,
+                    ],
+                    pa,
+                )
             }
             FetchKind::ContextLevel1 => Fetched::word(frame | 1),
             FetchKind::ContextDescriptor => {
@@ -148,7 +167,7 @@ impl Target for Smmu {
                 let _ = unit.read_register_at(offset, size);
             }
             1 => {
-                unit.write_register(Register::Cr0, bytes.below(16) | 1);
+                unit.write_register(Register::Cr0, bytes.below(32) | 1);
                 unit.register_drained();
             }
             2..5 => commands(unit, bytes, reached, d),
@@ -204,6 +223,18 @@ fn commands(unit: &mut Unit, bytes: &mut Bytes<'_>, reached: &mut Reached, d: &m
             }
             CommandProgress::Consumed { done, .. } => {
                 reached.invalidations += u64::from(done.is_some());
+                CommandInput::Continue
+            }
+            CommandProgress::InvalidateDevice { request, .. } => {
+                match bytes.below(4) {
+                    0 => assert!(unit.device_times_out(request.itag)),
+                    1 => {}
+                    _ => assert_eq!(unit.device_completes(request.source, 1 << request.itag), 1),
+                }
+                CommandInput::Continue
+            }
+            CommandProgress::AwaitDevices { itags } => {
+                unit.device_times_out(itags.trailing_zeros() as u8);
                 CommandInput::Continue
             }
             CommandProgress::Drain { .. } => CommandInput::Drained,

@@ -69,6 +69,8 @@ fn capabilities() -> impl Strategy<Value = Capabilities> {
             stage_2: f[1],
             hardware_update: [HardwareUpdate::None, HardwareUpdate::Access, HardwareUpdate::AccessAndDirty][usize::from(level)],
             ats: f[2],
+            split_ats: f[14],
+            ats_errors: f[15],
             asid_16: f[3],
             msi: f[4],
             send_event: f[5],

@@ -1,5 +1,6 @@
 //! Arm SMMUv3, driven from outside as a simulator drives it.
 
+mod ats;
 mod caches;
 mod config;
 mod foreign;

@@ -49,8 +49,8 @@ pub struct Idr0 {
     /// TTENDIAN, bits 22:21: 2 little-endian only.
     #[bits(2)]
     pub endianness: u8,
-    /// Bit 23.
-    pub reserved_23: bool,
+    /// ATSRECERR, bit 23: CR2.REC_CFG_ATS counts.
+    pub ats_errors: bool,
     /// STALL_MODEL, bits 25:24: 1 no stalls.
     #[bits(2)]
     pub stall_model: u8,

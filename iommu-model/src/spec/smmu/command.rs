@@ -36,6 +36,9 @@ pub const ATC_INV: u8 = 0x40;
 /// CMD_SYNC.
 pub const SYNC: u8 = 0x46;
 
+/// Size of a CMD_ATC_INV for every address; more is illegal here.
+pub const ATC_SIZE_ALL: u8 = 52;
+
 /// CS 00: no signal.
 pub const SIGNAL_NONE: u8 = 0;
 /// CS 01: interrupt.
@@ -140,6 +143,36 @@ pub const RANGE_GRANULE_16K: u8 = 2;
 /// TG of a command: 64 KiB.
 pub const RANGE_GRANULE_64K: u8 = 3;
 
+/// CMD_ATC_INV, section 4.5.1.
+#[bitfield(u128)]
+#[derive(PartialEq, Eq)]
+pub struct AtcCommand {
+    /// Opcode, bits 7:0.
+    pub opcode: u8,
+    /// Bit 8.
+    pub reserved_8: bool,
+    /// Global, bit 9: with SSV, translations of every PASID.
+    pub global: bool,
+    /// SSec, bit 10.
+    pub secure: bool,
+    /// SSV, bit 11: translations of the SubstreamID.
+    pub substream_valid: bool,
+    /// SubstreamID, bits 31:12.
+    #[bits(20)]
+    pub substream: u32,
+    /// StreamID, bits 63:32.
+    pub stream: u32,
+    /// Size, bits 69:64: the aligned 2^Size pages of 4 KiB.
+    #[bits(6)]
+    pub size: u8,
+    /// Bits 75:70.
+    #[bits(6)]
+    pub reserved_70: u8,
+    /// Address, bits 127:76: a page number.
+    #[bits(52)]
+    pub page: u64,
+}
+
 /// CMD_SYNC, section 4.7.3.
 #[bitfield(u128)]
 #[derive(PartialEq, Eq)]
@@ -172,5 +205,6 @@ pub struct SyncCommand {
     pub reserved_120: u8,
 }
 
+const _: () = assert!(AtcCommand::SIZE_OFFSET == 64 && AtcCommand::PAGE_OFFSET == 76 && AtcCommand::SUBSTREAM_OFFSET == 12);
 const _: () = assert!(TlbCommand::FRAME_OFFSET == 76 && TlbCommand::LEVEL_OFFSET == 72 && TlbCommand::ASID_OFFSET == 48);
 const _: () = assert!(SyncCommand::ADDRESS_OFFSET == 66 && SyncCommand::SIGNAL_OFFSET == 12 && ConfigCommand::RANGE_OFFSET == 64);

@@ -19,8 +19,12 @@ impl EventId {
     pub const STREAM_FETCH: Self = Self(0x03);
     /// C_BAD_STE: V = 0, or an illegal STE.
     pub const BAD_STREAM_ENTRY: Self = Self(0x04);
+    /// F_BAD_ATS_TREQ: a translation request where there is no ATS.
+    pub const BAD_ATS_REQUEST: Self = Self(0x05);
     /// F_STREAM_DISABLED: S1DSS forbids requests without SubstreamID, or reserves SubstreamID 0.
     pub const STREAM_DISABLED: Self = Self(0x06);
+    /// F_TRANSL_FORBIDDEN: a translated request that may not pass.
+    pub const TRANSLATION_FORBIDDEN: Self = Self(0x07);
     /// C_BAD_SUBSTREAMID: SubstreamID out of range, or where there are none.
     pub const BAD_SUBSTREAM_ID: Self = Self(0x08);
     /// F_CD_FETCH: external abort on the fetch of a CD or of its level-1 descriptor.
@@ -48,7 +52,9 @@ impl EventId {
             Self::BAD_STREAM_ID => "no stream table entry for the StreamID",
             Self::STREAM_FETCH => "abort fetching the stream table",
             Self::BAD_STREAM_ENTRY => "stream table entry invalid",
+            Self::BAD_ATS_REQUEST => "translation request where there is no ATS",
             Self::STREAM_DISABLED => "requests of this kind are disabled",
+            Self::TRANSLATION_FORBIDDEN => "translated request that may not pass",
             Self::BAD_SUBSTREAM_ID => "SubstreamID out of range",
             Self::CONTEXT_FETCH => "abort fetching the context descriptor",
             Self::BAD_CONTEXT => "context descriptor invalid",

@@ -88,9 +88,11 @@ pub struct Control2 {
     pub record_bad_stream: bool,
     /// PTM, bit 2: broadcast invalidation is ignored.
     pub private_tlb: bool,
-    /// Bits 31:3.
-    #[bits(29)]
-    pub reserved_3: u32,
+    /// REC_CFG_ATS, bit 3: with IDR0.ATSRECERR, what is wrong with a configuration is recorded for ATS requests too.
+    pub record_ats: bool,
+    /// Bits 31:4.
+    #[bits(28)]
+    pub reserved_4: u32,
 }
 
 /// SMMU_GBPA, section 6.3.14.
@@ -238,6 +240,8 @@ pub struct QueueIndex {
 pub const ERROR_ILLEGAL: u8 = 1;
 /// CERROR_ABT: abort on command fetch.
 pub const ERROR_ABORT: u8 = 2;
+/// CERROR_ATC_INV_SYNC: a CMD_SYNC could not complete an earlier CMD_ATC_INV, as a device did not answer.
+pub const ERROR_ATC_INV_SYNC: u8 = 3;
 
 /// SMMU_*_IRQ_CFG0: address of an interrupt message.
 #[bitfield(u64)]

@@ -147,6 +147,11 @@ pub struct StreamEntry3 {
     pub reserved_244: u16,
 }
 
+/// EATS 01: full ATS, translation at every stage that is on.
+pub const ATS_FULL: u8 = 1;
+/// EATS 10: split-stage ATS, devices hold IPAs.
+pub const ATS_SPLIT: u8 = 2;
+
 /// Overrides of MemAttr, MTCFG, ALLOCCFG, SHCFG, NSCFG: what a request is that no stage 1 has looked at.
 pub const OVERRIDES_MEMORY: u32 = 0x0_ffff;
 /// Overrides of PRIVCFG, INSTCFG: what a request is before any stage.

@@ -338,7 +338,7 @@ impl Bench {
                 _ => CommandInput::Continue,
             };
             all.push(progress);
-            if let CommandProgress::Stopped { .. } = progress {
+            if let CommandProgress::Stopped { .. } | CommandProgress::AwaitDevices { .. } = progress {
                 return all;
             }
         }
