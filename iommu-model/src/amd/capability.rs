@@ -30,7 +30,7 @@ pub struct Capabilities {
     pub not_present_cached: bool,
     /// IASup: INVALIDATE_IOMMU_ALL.
     pub invalidate_all: bool,
-    /// IotlbSup of the PCI capability header: INVALIDATE_IOTLB_PAGES.
+    /// IotlbSup of the PCI capability header: INVALIDATE_IOTLB_PAGES, and I of a device table entry.
     pub device_tlb: bool,
     /// PreFSup: PREFETCH_IOMMU_PAGES.
     pub prefetch: bool,

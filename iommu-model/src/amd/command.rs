@@ -2,13 +2,15 @@
 //! unit lacks, are illegal.
 
 use super::capability::Capabilities;
+use super::device_commands::{DeviceTarget, decode_response};
 use super::invalidate::{Invalidation, PagesScope};
 use crate::addr::{Bdf, DomainId, Iova, PAGE_SHIFT, Pa, Pasid};
+use crate::ats::PageResponse;
 use crate::page_span::AddressRange;
 use crate::spec::amd::command::{
-    AnyCommand, CompletionWait, InvalidateDevice, InvalidateIotlb, InvalidatePages, OPCODE_COMPLETE_PPR, OPCODE_COMPLETION_WAIT,
-    OPCODE_INVALIDATE_ALL, OPCODE_INVALIDATE_DEVICE, OPCODE_INVALIDATE_INTERRUPTS, OPCODE_INVALIDATE_IOTLB, OPCODE_INVALIDATE_PAGES,
-    OPCODE_PREFETCH, Prefetch,
+    AnyCommand, CompletePpr, CompletionWait, InvalidateDevice, InvalidateIotlb, InvalidatePages, OPCODE_COMPLETE_PPR,
+    OPCODE_COMPLETION_WAIT, OPCODE_INVALIDATE_ALL, OPCODE_INVALIDATE_DEVICE, OPCODE_INVALIDATE_INTERRUPTS, OPCODE_INVALIDATE_IOTLB,
+    OPCODE_INVALIDATE_PAGES, OPCODE_PREFETCH, Prefetch,
 };
 use crate::spec::amd::guest_table::ENTRY_BYTES;
 
@@ -17,6 +19,8 @@ use crate::spec::amd::guest_table::ENTRY_BYTES;
 pub(crate) enum Command {
     Wait(Wait),
     Invalidate(Invalidation),
+    InvalidateDevice(DeviceTarget),
+    Respond(PageResponse),
     Prefetch(PrefetchHint),
 }
 
@@ -48,12 +52,10 @@ pub(crate) fn decode(words: [u64; 2], cap: &Capabilities) -> Option<Command> {
         OPCODE_COMPLETION_WAIT => decode_wait(CompletionWait::from_bits(bits)),
         OPCODE_INVALIDATE_DEVICE => decode_device(bits).map(|device| Command::Invalidate(Invalidation::Device(device))),
         OPCODE_INVALIDATE_PAGES => decode_pages(InvalidatePages::from_bits(bits), cap),
-        OPCODE_INVALIDATE_IOTLB if cap.device_tlb => decode_iotlb(InvalidateIotlb::from_bits(bits)),
+        OPCODE_INVALIDATE_IOTLB if cap.device_tlb => DeviceTarget::decode(InvalidateIotlb::from_bits(bits)).map(Command::InvalidateDevice),
         OPCODE_INVALIDATE_INTERRUPTS => decode_device(bits).map(|device| Command::Invalidate(Invalidation::Interrupts(device))),
         OPCODE_PREFETCH if cap.prefetch => decode_prefetch(Prefetch::from_bits(bits)),
-        OPCODE_COMPLETE_PPR if cap.page_requests => {
-            Some(Command::Invalidate(Invalidation::PageResponse(Bdf(InvalidateDevice::from_bits(bits).device()))))
-        }
+        OPCODE_COMPLETE_PPR if cap.page_requests => Some(Command::Respond(decode_response(CompletePpr::from_bits(bits)))),
         OPCODE_INVALIDATE_ALL if cap.invalidate_all && any.operand_1() == 0 && any.operand_2() == 0 => {
             Some(Command::Invalidate(Invalidation::All))
         }
@@ -84,11 +86,6 @@ fn decode_pages(command: InvalidatePages, cap: &Capabilities) -> Option<Command>
         range: AddressRange::decode(command.page(), command.sized()),
         directories: command.directories(),
     })))
-}
-
-fn decode_iotlb(command: InvalidateIotlb) -> Option<Command> {
-    let reserved = command.reserved_65() || command.reserved_67() || command.reserved_70() != 0;
-    (!reserved).then_some(Command::Invalidate(Invalidation::DeviceTlb(Bdf(command.device()))))
 }
 
 fn decode_prefetch(command: Prefetch) -> Option<Command> {

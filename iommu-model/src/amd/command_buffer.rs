@@ -5,18 +5,22 @@
 //! 3. The head moves on. An invalidation may be carried out later, in any case before the next COMPLETION_WAIT is
 //!    complete: head == tail does not mean that anything is.
 //! 4. INVALIDATE_*: remove from the caches, restart covered walks.
-//! 5. COMPLETION_WAIT: everything before it; then requests that were translated before an invalidation land; then the
+//!    INVALIDATE_IOTLB_PAGES goes to its device (`device_commands`), which answers in its own time.
+//! 5. COMPLETION_WAIT: everything before it; then the answers of devices; then requests that were translated before an invalidation land; then the
 //!    store; then ComWaitInt.
 //!
 //! The caller drives it like a walk: it is told what is wanted and brings the answer. `Continue` asks for the next
 //! step, or repeats what is still wanted.
 
 use super::command::{Command, PrefetchHint, Wait, decode};
+use super::device_commands::DeviceTarget;
 use super::event_log::index_mask;
 use super::invalidate::{Invalidation, InvalidationDone, Target};
 use super::unit::Unit;
 use crate::addr::{Pa, Pfn};
+use crate::ats::{DeviceInvalidation, PageResponse};
 use crate::decision::{Decisions, Question, ask_bool};
+use crate::invalidation_tags::{ITAGS, InvalidationTags};
 use crate::request::Message;
 use crate::spec::amd::command::COMMAND_BYTES;
 use crate::spec::amd::event::EventCode;
@@ -64,6 +68,25 @@ pub enum CommandProgress {
         what: InvalidationDone,
         /// Cycles.
         cost: u32,
+    },
+    /// An invalidation goes to a device. It is complete when the device says so: [`Unit::device_completes`].
+    InvalidateDevice {
+        /// The message.
+        request: DeviceInvalidation,
+        /// Cycles.
+        cost: u32,
+    },
+    /// A page request group response goes to a device.
+    Respond {
+        /// The message.
+        response: PageResponse,
+        /// Cycles.
+        cost: u32,
+    },
+    /// A COMPLETION_WAIT waits for devices, or an INVALIDATE_IOTLB_PAGES until earlier ones are complete.
+    AwaitDevices {
+        /// Invalidations under way, a bit a tag.
+        itags: u32,
     },
     /// A prefetch was asked for; the caller may [`Unit::begin_prefetch`].
     Prefetch {
@@ -113,6 +136,8 @@ pub struct CommandError {
 enum State {
     Idle,
     Fetching,
+    /// An INVALIDATE_IOTLB_PAGES that cannot be sent yet.
+    Sending(DeviceTarget),
     /// A COMPLETION_WAIT, from the deferred commands on.
     Waiting(Wait),
     Draining(Wait),
@@ -133,6 +158,10 @@ pub(crate) struct CommandBuffer {
     owes_drain: bool,
     /// Software switched the buffer off while a command was under way.
     stopping: bool,
+    /// Invalidations under way to devices.
+    pub(crate) devices: InvalidationTags,
+    /// Where the command of each lies.
+    pub(crate) sent: [Pa; ITAGS as usize],
 }
 
 impl CommandBuffer {
@@ -146,6 +175,8 @@ impl CommandBuffer {
             deferred: SmallVec::new(),
             owes_drain: false,
             stopping: false,
+            devices: InvalidationTags::new(),
+            sent: [Pa(0); ITAGS as usize],
         }
     }
 
@@ -215,7 +246,13 @@ impl Unit {
     /// Whether `command_advance` would do more than say [`CommandProgress::Idle`].
     #[must_use]
     pub fn command_has_work(&self) -> bool {
-        self.commands.has_work()
+        let buffer = &self.commands;
+        buffer.has_work()
+            && match buffer.state {
+                State::Sending(target) => self.device_takes(&target),
+                State::Waiting(_) => !buffer.deferred.is_empty() || buffer.devices.busy() == 0,
+                _ => true,
+            }
     }
 
     /// One step of the command buffer.
@@ -225,6 +262,7 @@ impl Unit {
             (State::Fetching, CommandInput::Command(words)) => self.execute(words, d),
             (State::Fetching, CommandInput::Unreadable) => self.stop(EventCode::COMMAND_HARDWARE),
             (State::Fetching, _) => CommandProgress::Fetch { pa: self.commands.head_pa(), cost: 0 },
+            (State::Sending(target), _) => self.send(target),
             (State::Waiting(wait), _) => self.wait(wait, d),
             (State::Draining(wait), CommandInput::Drained) => self.store(wait),
             (State::Draining(_), _) => CommandProgress::Drain { cost: 0 },
@@ -262,6 +300,7 @@ impl Unit {
     /// Steps 2 to 5.
     fn execute(&mut self, words: [u64; 2], d: &mut dyn Decisions) -> CommandProgress {
         let Some(command) = decode(words, &self.cap) else { return self.stop(EventCode::ILLEGAL_COMMAND) };
+        let place = self.commands.head_pa();
         self.commands.advance_head();
         match command {
             Command::Wait(wait) => {
@@ -279,6 +318,11 @@ impl Unit {
                 self.commands.settle();
                 progress
             }
+            Command::InvalidateDevice(target) => self.send(target.at(place)),
+            Command::Respond(response) => {
+                self.commands.settle();
+                CommandProgress::Respond { response, cost: self.params.timing.invalidate_device_tlb }
+            }
             Command::Prefetch(hint) => {
                 self.commands.settle();
                 CommandProgress::Prefetch { hint, cost: 0 }
@@ -294,7 +338,6 @@ impl Unit {
             Invalidation::Device(_) => (timing.invalidate_context, true),
             Invalidation::Pages(_) => (timing.invalidate_iotlb, true),
             Invalidation::All => (timing.invalidate_context.saturating_add(timing.invalidate_iotlb), true),
-            Invalidation::DeviceTlb(_) | Invalidation::PageResponse(_) => (timing.invalidate_device_tlb, false),
             Invalidation::Interrupts(_) => (timing.invalidate_interrupt, false),
         };
         self.commands.owes_drain |= owes;
@@ -311,10 +354,27 @@ impl Unit {
         Some(progress)
     }
 
+    /// Step 4, of INVALIDATE_IOTLB_PAGES.
+    fn send(&mut self, target: DeviceTarget) -> CommandProgress {
+        match self.invalidate_device_tlb(target) {
+            Some(sent) => {
+                self.commands.settle();
+                sent
+            }
+            None => {
+                self.commands.state = State::Sending(target);
+                CommandProgress::AwaitDevices { itags: self.commands.devices.busy() }
+            }
+        }
+    }
+
     /// Step 5, up to the drain.
     fn wait(&mut self, wait: Wait, d: &mut dyn Decisions) -> CommandProgress {
         if let Some(progress) = self.run_deferred(d) {
             return progress;
+        }
+        if self.commands.devices.busy() != 0 {
+            return CommandProgress::AwaitDevices { itags: self.commands.devices.busy() };
         }
         if self.commands.owes_drain && self.cap.wait_drains {
             self.commands.state = State::Draining(wait);

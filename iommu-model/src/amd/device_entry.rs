@@ -53,6 +53,8 @@ pub struct DeviceEntry {
     pub sets_accessed: bool,
     /// HAD: D of host entries is set.
     pub sets_dirty: bool,
+    /// I: the device may translate for itself.
+    pub device_tlb: bool,
     /// SA: page faults are not logged.
     pub suppress_all: bool,
     /// EX: the exclusion range holds.
@@ -69,6 +71,7 @@ impl DeviceEntry {
         writable: true,
         sets_accessed: false,
         sets_dirty: false,
+        device_tlb: false,
         suppress_all: false,
         exclusion: false,
     };
@@ -103,6 +106,7 @@ impl DeviceEntry {
             writable: low.write(),
             sets_accessed: matches!(had, HAD_ACCESSED | HAD_ACCESSED_DIRTY),
             sets_dirty: had == HAD_ACCESSED_DIRTY,
+            device_tlb: low.iotlb(),
             suppress_all: low.suppress_all(),
             exclusion: low.exclusion(),
         })

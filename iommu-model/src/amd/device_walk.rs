@@ -1,5 +1,6 @@
 //! Steps 1 and 2: from the requester id to a device table entry, and what it says before any table is read.
 //!
+//! - Requests of ATS: `ats`. What follows is of plain requests, and of translation requests that may be made.
 //! - Translation off: the address passes. Writes in the interrupt range are not memory.
 //! - An id beyond the device table is a page fault.
 //! - V = 0: the address passes untranslated, it is not blocked.
@@ -14,6 +15,7 @@ use super::device_entry::{DeviceEntry, HostTranslation};
 use super::unit::Unit;
 use super::walk::Step;
 use crate::addr::{PAGE_SIZE, Pa, Pasid, Pfn};
+use crate::ats::RequestKind;
 use crate::decision::Decisions;
 use crate::provenance::ProvenanceId;
 use crate::request::{Access, CacheKind, Progress, Request};
@@ -31,6 +33,8 @@ pub(crate) enum After {
     Pass,
     /// The TLB.
     Translate,
+    /// A translated request passes.
+    PassTranslated,
     /// An event.
     Fault(EventCode, EventFlags),
 }
@@ -48,9 +52,14 @@ impl Unit {
         let enabled = self.control.enable();
         let walk = self.walkers.at(slot);
         walk.step = Step::Begin;
-        if !enabled || is_interrupt(&walk.request) {
+        if walk.kind != RequestKind::Untranslated {
+            if let Some(end) = self.begin_ats(slot, d) {
+                return end;
+            }
+        } else if !enabled || is_interrupt(&walk.request) {
             return self.bypass(slot, enabled);
         }
+        let walk = self.walkers.at(slot);
         let source = walk.request.source;
         let cost = self.params.timing.context_lookup;
         let Some(cached) = self.caches.devices.lookup(source) else {
@@ -63,6 +72,7 @@ impl Unit {
         self.caches.words.hold(walk.words);
         match self.enter_device(slot) {
             After::Pass => self.pass(slot, cost),
+            After::PassTranslated => self.pass_translated(slot, cost),
             After::Fault(code, flags) => self.fault(slot, code, flags, cost, d),
             After::Translate => {
                 let walk = self.walkers.at(slot);
@@ -106,6 +116,7 @@ impl Unit {
         self.caches.devices.install(cached, &mut self.caches.words, d);
         match self.enter_device(slot) {
             After::Pass => self.pass(slot, 0),
+            After::PassTranslated => self.pass_translated(slot, 0),
             After::Fault(code, flags) => self.fault(slot, code, flags, 0, d),
             After::Translate => self.look_up_tlb(slot, 0, d),
         }
@@ -114,10 +125,17 @@ impl Unit {
     /// What the entry says before any table is read. The walk holds it from now on.
     #[inline]
     fn enter_device(&mut self, slot: usize) -> After {
+        if self.walkers.at(slot).kind != RequestKind::Untranslated
+            && let Some(after) = self.admit_ats(slot)
+        {
+            self.walkers.at(slot).has_device = true;
+            return after;
+        }
         let rules = Rules { cap: &self.cap, control: self.control, exclusion: self.exclusion, exclusion_limit: self.exclusion_limit };
         let walk = self.walkers.at(slot);
         walk.has_device = true;
-        let (pasid, after) = rules.judge(&walk.request, &walk.device);
+        let asks = walk.asks();
+        let (pasid, after) = rules.judge(&walk.request, asks, &walk.device);
         walk.pasid = pasid;
         if pasid.is_some() {
             // Each host walk inside the guest's starts from these.
@@ -139,9 +157,9 @@ pub(crate) struct Rules<'a> {
 }
 
 impl Rules<'_> {
-    /// The PASID of guest translation, and what follows.
+    /// The PASID of guest translation, and what follows. A translation request (`asks`) takes what rights there are.
     #[inline]
-    pub(crate) fn judge(&self, request: &Request, device: &DeviceEntry) -> (Option<Pasid>, After) {
+    pub(crate) fn judge(&self, request: &Request, asks: bool, device: &DeviceEntry) -> (Option<Pasid>, After) {
         if device.host == HostTranslation::Invalid {
             return (None, After::Pass);
         }
@@ -155,7 +173,7 @@ impl Rules<'_> {
                 Err((code, flags)) => return (request.pasid, After::Fault(code, flags)),
             },
         };
-        if !request.access.allowed_by(device.readable, device.writable) {
+        if !asks && !request.access.allowed_by(device.readable, device.writable) {
             return (pasid, After::Fault(EventCode::PAGE_FAULT, EventFlags::new().with_present(true).with_permission(true)));
         }
         let after = match device.host {

@@ -2,6 +2,7 @@
 
 use super::unit::Unit;
 use crate::addr::Pa;
+use crate::ats::RequestKind;
 use crate::decision::Decisions;
 use crate::request::{Fault, FaultInfo, Message, Progress};
 use crate::spec::amd::event::{
@@ -28,10 +29,16 @@ impl Unit {
             self.join_words(slot);
         }
         let walk = self.walkers.at(slot);
+        let asks = walk.asks();
+        if asks && code == EventCode::PAGE_FAULT {
+            walk.spend(spent);
+            return self.answer_nothing(slot, spent);
+        }
         let cost = walk.spend(spent.saturating_add(self.params.timing.fault));
+        let enabled = self.control.enable();
         let (request, pasid) = (walk.request, walk.pasid.or(walk.request.pasid));
         let is_hardware = matches!(code, EventCode::DEVICE_TABLE_HARDWARE | EventCode::PAGE_TABLE_HARDWARE);
-        let mut flags = flags.with_write(walk.writes());
+        let mut flags = flags.with_write(walk.writes()).with_translation(asks);
         if is_hardware {
             flags.set_hardware(HARDWARE_TARGET_ABORT);
         }
@@ -51,7 +58,9 @@ impl Unit {
             .with_domain_or_pasid(pasid.map_or(domain, |pasid| pasid as u16))
             .with_flags(flags.into_bits())
             .with_code(code.0);
-        let suppressed = walk.prefetch || (walk.has_device && walk.device.suppress_all && code == EventCode::PAGE_FAULT);
+        // With translation off there is nobody to tell.
+        let unseen = walk.prefetch || (walk.kind != RequestKind::Untranslated && !enabled);
+        let suppressed = unseen || (walk.has_device && walk.device.suppress_all && code == EventCode::PAGE_FAULT);
         self.end(slot);
         let (recorded, interrupt) = if suppressed { (false, None) } else { self.log([word.into_bits(), address]) };
         Progress::Fault(FaultInfo {

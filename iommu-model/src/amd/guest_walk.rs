@@ -140,8 +140,8 @@ impl Unit {
             return self.fault(slot, EventCode::PAGE_FAULT, EventFlags::new().with_present(true).with_reserved_not_zero(true), 0, d);
         };
         let (writable, user) = (walk.guest.writable && entry.write(), walk.guest.user && entry.user());
-        let writes = walk.writes();
-        if is_leaf && (!user || (writes && !writable)) {
+        let writes = walk.writes() && writable;
+        if is_leaf && (!user || (walk.writes() && !writable && !walk.asks())) {
             return self.fault(slot, EventCode::PAGE_FAULT, DENIED, 0, d);
         }
         let sets_dirty = is_leaf && writes && !entry.dirty() && !keeps_dirty;

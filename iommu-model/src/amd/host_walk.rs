@@ -41,12 +41,12 @@ impl Unit {
         self.start_host(slot, input, purpose);
         let cost = self.params.timing.iotlb_lookup;
         let walk = self.walkers.at(slot);
-        let writes = walk.writes() && purpose == Purpose::Page;
+        let writes = walk.host_writes(purpose);
         let mut hit = false;
         if let Some(entry) = self.caches.tlb.lookup(Space::Host(walk.device.domain), input, d).copied() {
             hit = true;
-            let allowed = if writes { entry.writable } else { entry.readable };
-            if allowed && !entry.not_present && (entry.dirty || !writes) {
+            let allowed = walk.host_serves(purpose, entry.readable, entry.writable);
+            if allowed && !entry.not_present && (entry.dirty || !(writes && entry.writable)) {
                 walk.adopt_words(entry.provenance, &mut self.caches.words);
                 return self.host_done(slot, &entry, cost, d);
             }
@@ -106,8 +106,8 @@ impl Unit {
             return self.not_present(slot, d);
         }
         let (readable, writable) = (host.readable && entry.read(), host.writable && entry.write());
-        let writes = walk.writes() && host.purpose == Purpose::Page;
-        if !(if writes { writable } else { readable }) {
+        let writes = walk.host_writes(host.purpose) && writable;
+        if !walk.host_serves(host.purpose, readable, writable) {
             return self.fault(slot, EventCode::PAGE_FAULT, DENIED, 0, d);
         }
         let step = match decode_host(entry, level, cap.checks_reserved) {

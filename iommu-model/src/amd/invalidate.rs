@@ -34,12 +34,8 @@ pub enum Invalidation {
     Pages(PagesScope),
     /// INVALIDATE_IOMMU_ALL.
     All,
-    /// INVALIDATE_IOTLB_PAGES: nothing in this unit.
-    DeviceTlb(Bdf),
     /// INVALIDATE_INTERRUPT_TABLE: nothing in this unit.
     Interrupts(Bdf),
-    /// COMPLETE_PPR_REQUEST: nothing in this unit.
-    PageResponse(Bdf),
 }
 
 /// A command that has been carried out.
@@ -104,7 +100,7 @@ impl Target<'_> {
             Invalidation::Device(device) => self.invalidate_device(device),
             Invalidation::Pages(scope) => self.invalidate_pages(&scope, d),
             Invalidation::All => (self.caches.clear(), self.restart(Walk::holds_anything)),
-            Invalidation::DeviceTlb(_) | Invalidation::Interrupts(_) | Invalidation::PageResponse(_) => (0, 0),
+            Invalidation::Interrupts(_) => (0, 0),
         };
         InvalidationDone { asked, done, entries_dropped, walks_restarted }
     }

@@ -14,6 +14,8 @@
 //! | A and D of guest entries; of host entries with HAD | an atomic update is asked of the caller |
 //! | exclusion range, interrupt range | |
 //! | command buffer: COMPLETION_WAIT, INVALIDATE_DEVTAB_ENTRY, INVALIDATE_IOMMU_PAGES, INVALIDATE_IOMMU_ALL, PREFETCH_IOMMU_PAGES | an invalidation may be carried out late |
+//! | translation requests and translated requests; I of a device table entry | [`Unit::begin_as`]; [`AtsAnswer`](crate::AtsAnswer); what is assumed is in `ats` |
+//! | INVALIDATE_IOTLB_PAGES with tags, Maxpend, completion, IOTLB_INV_TIMEOUT; COMPLETE_PPR_REQUEST | a device holds its translations in a [`DeviceTlb`](crate::DeviceTlb) |
 //! | event log with overflow; MSI | the caller stores the events |
 //! | device table entry cache, GCR3 cache, TLB, page-directory caches of every level | stale until removed; every entry keeps its source words |
 //! | NpCache | whether an entry that is not present is cached is asked |
@@ -21,16 +23,16 @@
 //!
 //! | accepted and ignored | |
 //! | --- | --- |
-//! | INVALIDATE_IOTLB_PAGES, INVALIDATE_INTERRUPT_TABLE, COMPLETE_PPR_REQUEST | cost only |
+//! | INVALIDATE_INTERRUPT_TABLE | cost only |
 //! | f of COMPLETION_WAIT | later commands always wait |
-//! | SE, PPR, GPRP, I, IoCtl, Cache, SD, SysMgt, SATS of a device table entry; its upper half but GuestPagingMode | |
+//! | SE, PPR, GPRP, IoCtl, Cache, SD, SysMgt, SATS of a device table entry; its upper half but GuestPagingMode | |
 //! | U, FC of host entries; PWT, PCD, PAT, G, NX of guest entries | G: a guest invalidation drops global pages too |
 //! | HADUpdate, invalidation time-out, bus attributes of the control register | |
 //!
 //! | not supported | |
 //! | --- | --- |
 //! | interrupt remapping | interrupts pass; IntCtl and IV do not count |
-//! | translated and translation requests (ATS), page requests and their log | |
+//! | page requests and their log; Type of INVALIDATE_IOTLB_PAGES | |
 //! | device table segments, second logs, guest virtual APIC, vIOMMU, SNP | features read 0 |
 //! | supervisor requests | every request of a guest translation is one of a user |
 //! | HyperTransport address ranges but interrupts, port I/O, SMI filters | ordinary addresses |
@@ -43,10 +45,12 @@
 //! Requests whose translation was already handed out are the caller's; that is what the drain of a COMPLETION_WAIT is
 //! for.
 
+mod ats;
 pub(crate) mod cache;
 mod capability;
 mod command;
 mod command_buffer;
+mod device_commands;
 mod device_entry;
 mod device_walk;
 mod event_log;

@@ -8,11 +8,12 @@ use super::event_log::EventLog;
 use super::registers::MessageRegisters;
 use super::walk::{Step, WalkView};
 use super::walkers::{WALKS_MAX, Walkers};
+use crate::ats::{Attributes, RequestKind};
 use crate::cache::store::Cached;
 use crate::decision::Decisions;
 use crate::inspect::amd::UnitText;
 use crate::provenance::{Provenance, ProvenanceId};
-use crate::request::{Busy, CacheHit, Fetched, Progress, Request, Translation, WalkId};
+use crate::request::{Access, Busy, CacheHit, Fetched, Progress, Request, Translation, WalkId};
 use crate::spec::amd::control::{Control, Status};
 use crate::spec::amd::register::{DeviceTableBase, ExclusionBase, ExclusionLimit};
 use crate::timing::Params;
@@ -103,8 +104,32 @@ impl Unit {
     /// [`Busy`] if every walker is taken.
     #[inline]
     pub fn begin(&mut self, request: Request) -> Result<WalkId, Busy> {
+        self.begin_kind(request, RequestKind::Untranslated)
+    }
+
+    /// The same for a request that the bus marks as something else than a plain memory access. Its privilege and execution do
+    /// not count. Of a translation request, the access does not count.
+    ///
+    /// # Errors
+    ///
+    /// [`Busy`] if every walker is taken.
+    ///
+    /// # Panics
+    ///
+    /// On a page request: there is no log for them.
+    pub fn begin_as(&mut self, request: Request, attributes: Attributes) -> Result<WalkId, Busy> {
+        let request = match attributes.kind {
+            RequestKind::Untranslated | RequestKind::Translated => request,
+            RequestKind::Translation { no_write } => Request { access: if no_write { Access::Read } else { Access::Write }, ..request },
+            RequestKind::PageRequest => panic!("page requests are not modelled"),
+        };
+        self.begin_kind(request, attributes.kind)
+    }
+
+    #[inline]
+    fn begin_kind(&mut self, request: Request, kind: RequestKind) -> Result<WalkId, Busy> {
         let merge = self.params.merge_same_page && self.control.enable();
-        self.walkers.begin(request, false, merge).ok_or(Busy)
+        self.walkers.begin(request, kind, false, merge).ok_or(Busy)
     }
 
     /// The unit walks on its own account. Such a walk fills the caches and never logs an event; who decides when and
@@ -114,7 +139,7 @@ impl Unit {
     ///
     /// [`Busy`] if every walker is taken.
     pub fn begin_prefetch(&mut self, request: Request) -> Result<WalkId, Busy> {
-        self.walkers.begin(request, true, false).ok_or(Busy)
+        self.walkers.begin(request, RequestKind::Untranslated, true, false).ok_or(Busy)
     }
 
     /// One look-up, or one answered fetch or update, of a walk. After a restart the answer to the fetch that was
@@ -147,7 +172,7 @@ impl Unit {
         }
         let device = &self.caches.devices.peek(request.source)?.entry;
         let rules = Rules { cap: &self.cap, control: self.control, exclusion: self.exclusion, exclusion_limit: self.exclusion_limit };
-        let (None, After::Translate) = rules.judge(request, device) else { return None };
+        let (None, After::Translate) = rules.judge(request, false, device) else { return None };
         let place = self.caches.tlb.find_one(super::cache::space::Space::Host(device.domain), request.iova.0)?;
         let entry = self.caches.tlb.get(place);
         if !entry.serves(request.access) {

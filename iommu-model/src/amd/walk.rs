@@ -12,6 +12,7 @@ use super::cache::tlb::TlbEntry;
 use super::device_entry::{DeviceEntry, HostTranslation};
 use super::unit::Unit;
 use crate::addr::{Bdf, DomainId, Iova, Pa, Pasid};
+use crate::ats::RequestKind;
 use crate::decision::{Decisions, Question, ask_bool};
 use crate::provenance::{ProvenanceId, Words};
 use crate::request::{Access, CacheHit, CacheKind, FetchKind, Fetched, Progress, Request, Translation, WalkId};
@@ -105,7 +106,9 @@ impl GuestWalk {
 /// One walk.
 #[derive(Clone, Debug)]
 pub(crate) struct Walk {
+    /// Of a translation request, the access is a write if NW is clear.
     pub(crate) request: Request,
+    pub(crate) kind: RequestKind,
     /// Begun by the unit itself; never logs an event.
     pub(crate) prefetch: bool,
     pub(crate) step: Step,
@@ -145,6 +148,7 @@ impl Walk {
     pub(crate) const fn idle() -> Self {
         Self {
             request: Request { source: Bdf(0), iova: Iova(0), access: Access::Read, pasid: None },
+            kind: RequestKind::Untranslated,
             prefetch: false,
             step: Step::Begin,
             outstanding: Outstanding::None,
@@ -171,8 +175,9 @@ impl Walk {
 
     /// Takes the walker for a request.
     #[inline]
-    pub(crate) fn start(&mut self, request: Request, prefetch: bool) {
+    pub(crate) fn start(&mut self, request: Request, kind: RequestKind, prefetch: bool) {
         self.request = request;
+        self.kind = kind;
         self.prefetch = prefetch;
         self.outstanding = Outstanding::None;
         self.cost_total = 0;
@@ -267,8 +272,28 @@ impl Walk {
         matches!(self.request.access, Access::Write)
     }
 
+    /// Whether it is a translation request, which takes what rights there are.
+    pub(crate) const fn asks(&self) -> bool {
+        matches!(self.kind, RequestKind::Translation { .. })
+    }
+
+    /// Whether the host translates, for this purpose, what is to be written to. Nobody asks for a right that the guest does not
+    /// give.
+    pub(crate) fn host_writes(&self, purpose: Purpose) -> bool {
+        self.writes() && purpose == Purpose::Page && (self.pasid.is_none() || self.guest.writable)
+    }
+
+    /// Whether these rights of the host serve what it translates for this purpose.
+    pub(crate) fn host_serves(&self, purpose: Purpose, readable: bool, writable: bool) -> bool {
+        match self.asks() && purpose == Purpose::Page {
+            true => readable || writable,
+            false if self.host_writes(purpose) => writable,
+            false => readable,
+        }
+    }
+
     /// What the present step fetches.
-    pub(crate) fn kind(&self) -> FetchKind {
+    pub(crate) fn awaited(&self) -> FetchKind {
         match self.step {
             Step::GuestRoot => FetchKind::GuestCr3 { level: self.guest.level },
             Step::Guest | Step::GuestUpdate => FetchKind::FirstStage { level: self.guest.level },
@@ -328,7 +353,7 @@ impl Unit {
         let walk = self.walkers.at(slot);
         walk.outstanding = Outstanding::None;
         let Some([word, high]) = answer.pair() else { return self.refuse_fetch(slot, d) };
-        let (pa, kind) = (walk.pending_pa, walk.kind());
+        let (pa, kind) = (walk.pending_pa, walk.awaited());
         let words = &mut self.caches.words;
         match walk.step {
             Step::GuestUpdate | Step::HostUpdate => return self.consume_update(slot, word, d),
@@ -361,7 +386,7 @@ impl Unit {
     #[inline]
     pub(crate) fn fetch(&mut self, slot: usize, pa: Pa, cost: u32) -> Progress {
         let walk = self.walkers.at(slot);
-        let kind = walk.kind();
+        let kind = walk.awaited();
         walk.outstanding = Outstanding::Wanted;
         walk.pending_pa = pa;
         walk.fetches = walk.fetches.saturating_add(1);
@@ -377,7 +402,7 @@ impl Unit {
         walk.update = [old, new];
         walk.outstanding = Outstanding::Wanted;
         walk.spend(cost);
-        Progress::Update { pa: walk.pending_pa, old, new, kind: walk.kind(), cost }
+        Progress::Update { pa: walk.pending_pa, old, new, kind: walk.awaited(), cost }
     }
 
     /// The word that an update found. If it is not the one that was read, it is taken as the entry instead, so that
@@ -402,7 +427,7 @@ impl Unit {
     /// Asks again for what is outstanding.
     fn ask_again(&mut self, slot: usize) -> Progress {
         let walk = self.walkers.at(slot);
-        let (pa, kind) = (walk.pending_pa, walk.kind());
+        let (pa, kind) = (walk.pending_pa, walk.awaited());
         if let Step::GuestUpdate | Step::HostUpdate = walk.step {
             let [old, new] = walk.update;
             return Progress::Update { pa, old, new, kind, cost: 0 };
@@ -431,6 +456,12 @@ impl Unit {
     #[cold]
     fn refuse_cached(&mut self, slot: usize, entry: &TlbEntry, cost: u32, d: &mut dyn Decisions) -> Progress {
         let walk = self.walkers.at(slot);
+        let cleans = walk.writes() && entry.writable && !entry.dirty;
+        if walk.asks() && !entry.not_present && !cleans {
+            walk.from = CacheHit::Iotlb;
+            walk.adopt_words(entry.provenance, &mut self.caches.words);
+            return self.grant(slot, entry, cost);
+        }
         let denied = entry.not_present || !walk.request.access.allowed_by(entry.readable, entry.writable);
         if !denied || ask_bool(d, Question::RewalkDenied) {
             return self.miss_tlb(slot, true, cost);
@@ -473,6 +504,9 @@ impl Unit {
             fetches: walk.fetches,
             from: walk.from,
         };
+        if walk.asks() {
+            return self.answer(slot, translation);
+        }
         self.end(slot);
         Progress::Done(translation)
     }
@@ -493,6 +527,9 @@ impl Unit {
             fetches: walk.fetches,
             from: walk.from,
         };
+        if walk.asks() {
+            return self.answer(slot, translation);
+        }
         self.end(slot);
         Progress::Done(translation)
     }

@@ -1,6 +1,7 @@
 //! The walkers of a unit: which are taken, and by which walk.
 
 use super::walk::{Step, Walk, WalkView};
+use crate::ats::RequestKind;
 use crate::provenance::{ProvenanceId, Words};
 use crate::request::{Request, WalkId};
 
@@ -32,15 +33,15 @@ impl Walkers {
 
     /// Takes a free walker, the lowest one.
     #[inline]
-    pub(crate) fn begin(&mut self, request: Request, prefetch: bool, merge: bool) -> Option<WalkId> {
-        let leader = if merge && self.nr_live != 0 { self.leader_of(&request) } else { None };
+    pub(crate) fn begin(&mut self, request: Request, kind: RequestKind, prefetch: bool, merge: bool) -> Option<WalkId> {
+        let leader = if merge && self.nr_live != 0 { self.leader_of(&request, kind) } else { None };
         let (group, bit) = self.live.iter().enumerate().find_map(|(group, live)| {
             let bit = live.trailing_ones();
             (bit < u64::BITS).then_some((group, bit))
         })?;
         let slot = group * 64 + bit as usize;
         let walk = self.slots.get_mut(slot)?;
-        walk.start(request, prefetch);
+        walk.start(request, kind, prefetch);
         walk.generation = walk.generation.wrapping_add(1);
         if let Some(leader) = leader {
             walk.step = Step::Merged;
@@ -52,11 +53,11 @@ impl Walkers {
         Some(id)
     }
 
-    fn leader_of(&self, request: &Request) -> Option<WalkId> {
+    fn leader_of(&self, request: &Request, kind: RequestKind) -> Option<WalkId> {
         self.iter().find_map(|(id, walk)| {
             let other = &walk.request;
             let same_page = other.iova.page() == request.iova.page() && other.source == request.source && other.pasid == request.pasid;
-            (same_page && !walk.prefetch && walk.step != Step::Merged).then_some(id)
+            (same_page && walk.kind == kind && !walk.prefetch && walk.step != Step::Merged).then_some(id)
         })
     }
 
@@ -98,7 +99,8 @@ impl Walkers {
     /// Whether a request would find no walker, or one that it had to wait for.
     #[inline]
     pub(crate) fn would_wait(&self, request: &Request, merge: bool) -> bool {
-        self.nr_live != 0 && (usize::from(self.nr_live) == self.slots.len() || (merge && self.leader_of(request).is_some()))
+        self.nr_live != 0
+            && (usize::from(self.nr_live) == self.slots.len() || (merge && self.leader_of(request, RequestKind::Untranslated).is_some()))
     }
 
     pub(crate) fn views(&self) -> impl Iterator<Item = WalkView> {
@@ -106,7 +108,7 @@ impl Walkers {
             id,
             request: walk.request,
             domain: walk.has_device.then_some(walk.device.domain),
-            fetch: walk.is_pending().then(|| (walk.pending_pa, walk.kind())),
+            fetch: walk.is_pending().then(|| (walk.pending_pa, walk.awaited())),
             leader: (walk.step == Step::Merged).then_some(walk.leader),
             prefetch: walk.prefetch,
         })

@@ -1,5 +1,6 @@
 //! The AMD-Vi unit as a caller sees it: tables in memory, one step at a time.
 
+mod ats;
 mod commands;
 mod events;
 mod faults;

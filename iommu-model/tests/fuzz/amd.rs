@@ -4,7 +4,7 @@ use super::driver::{Reached, Target, all_reached, fuzz, hostile, run};
 use super::input::{Bytes, Choices};
 use iommu_model::amd::{Capabilities, CommandInput, CommandProgress, EventInput, EventProgress, Register, Unit};
 use iommu_model::spec::amd::device_table::{DeviceEntryHigh, DeviceEntryLow};
-use iommu_model::{Access, Bdf, FetchKind, Fetched, Geometry, Iova, Pa, Params, Pasid, Progress, Request, WalkId};
+use iommu_model::{Access, Attributes, Bdf, FetchKind, Fetched, Geometry, Iova, Pa, Params, Pasid, Progress, Request, WalkId};
 use proptest::prelude::*;
 
 struct Amd {
@@ -71,7 +71,12 @@ impl Target for Amd {
         };
         let access = if bytes.below(2) == 0 { Access::Read } else { Access::Write };
         let request = Request { source: Bdf(bytes.below(4) as u16), iova: Iova(iova), access, pasid };
-        if bytes.below(8) == 0 { self.unit.begin_prefetch(request).ok() } else { self.unit.begin(request).ok() }
+        match bytes.below(8) {
+            0 => self.unit.begin_prefetch(request).ok(),
+            1 => self.unit.begin_as(request, Attributes::translation(bytes.below(2) == 0)).ok(),
+            2 => self.unit.begin_as(request, Attributes::translated()).ok(),
+            _ => self.unit.begin(request).ok(),
+        }
     }
 
     fn advance(&mut self, walk: WalkId, fetched: Option<Fetched>, d: &mut Choices) -> Progress {
@@ -109,6 +114,7 @@ impl Target for Amd {
                     .with_guest_levels(if guest { (bits >> 7 & 3) as u8 % 3 } else { 0 })
                     .with_guest_root(if guest { bytes.frame() >> 12 } else { 0 })
                     .with_host_access_dirty([0, 0, 1, 3][(bits >> 9 & 3) as usize])
+                    .with_iotlb(bits >> 18 & 1 != 0)
                     .with_suppress_all(bits >> 11 & 7 == 0)
                     .with_read(true)
                     .with_write(bits >> 14 & 3 != 0)
@@ -186,6 +192,20 @@ fn commands(unit: &mut Unit, bytes: &mut Bytes<'_>, reached: &mut Reached, d: &m
             }
             CommandProgress::Invalidated { .. } => {
                 reached.invalidations += 1;
+                CommandInput::Continue
+            }
+            CommandProgress::InvalidateDevice { request, .. } => {
+                match bytes.below(4) {
+                    0 => {
+                        unit.device_times_out(request.itag);
+                    }
+                    1 => {}
+                    _ => assert_eq!(unit.device_completes(request.source, 1 << request.itag), 1),
+                }
+                CommandInput::Continue
+            }
+            CommandProgress::AwaitDevices { itags } => {
+                unit.device_times_out(itags.trailing_zeros() as u8);
                 CommandInput::Continue
             }
             CommandProgress::Drain { .. } => CommandInput::Drained,

@@ -236,7 +236,7 @@ fn good_and_bad_a_page_is_freed_after_the_wait() {
         (vec![elsewhere, Event::Waited], false),
         (vec![other, Event::Waited], false),
         (vec![unit(Invalidation::Device(DEVICE)), Event::Waited], false),
-        (vec![unit(Invalidation::DeviceTlb(DEVICE)), Event::Waited], false),
+        (vec![unit(Invalidation::Interrupts(DEVICE)), Event::Waited], false),
     ] {
         let mut checker = checker(RULES, LEAF, place(), &[host(7).into_bits()]);
         assert_eq!(run(&mut checker, &[stored(0, 0)]), Ok(()));

@@ -106,19 +106,23 @@ pub struct InvalidatePages {
     pub page: u64,
 }
 
-/// INVALIDATE_IOTLB_PAGES: accepted, so that of its fields only those with a check are named.
+/// INVALIDATE_IOTLB_PAGES. The PASID as LX has it since it was mended there; VB names 7:0 in bits 23:16, the rest above 48.
 #[bitfield(u128)]
 #[derive(PartialEq, Eq)]
 pub struct InvalidateIotlb {
     /// Device id, bits 15:0.
     pub device: u16,
-    /// PASID 7:0 and Maxpend, bits 31:16; LX has PASID 15:8 here.
-    pub pasid_low: u16,
+    /// PASID 15:8, bits 23:16.
+    pub pasid_8: u8,
+    /// Maxpend, bits 31:24: most invalidations that may be under way to the queue.
+    pub pending_max: u8,
     /// Queue id, bits 47:32.
     pub queue: u16,
-    /// PASID 19:8, bits 59:48; LX has PASID 7:0 in 55:48.
-    #[bits(12)]
-    pub pasid_high: u16,
+    /// PASID 7:0, bits 55:48.
+    pub pasid_0: u8,
+    /// PASID 19:16, bits 59:56.
+    #[bits(4)]
+    pub pasid_16: u8,
     /// Opcode, bits 63:60.
     #[bits(4)]
     pub opcode: u8,
@@ -139,6 +143,57 @@ pub struct InvalidateIotlb {
     /// Address, bits 127:76: a page number.
     #[bits(52)]
     pub page: u64,
+}
+
+impl InvalidateIotlb {
+    /// PASID, put together.
+    #[must_use]
+    pub const fn pasid(self) -> u32 {
+        self.pasid_0() as u32 | (self.pasid_8() as u32) << 8 | (self.pasid_16() as u32) << 16
+    }
+
+    /// Takes a PASID apart.
+    #[must_use]
+    pub const fn with_pasid(self, pasid: u32) -> Self {
+        self.with_pasid_0(pasid as u8).with_pasid_8((pasid >> 8) as u8).with_pasid_16((pasid >> 16 & 0xf) as u8)
+    }
+}
+
+/// COMPLETE_PPR_REQUEST. LX.
+#[bitfield(u128)]
+#[derive(PartialEq, Eq)]
+pub struct CompletePpr {
+    /// Device id, bits 15:0.
+    pub device: u16,
+    /// Bits 31:16.
+    pub reserved_16: u16,
+    /// PASID, bits 51:32: counts with GN.
+    #[bits(20)]
+    pub pasid: u32,
+    /// Bits 59:52.
+    pub reserved_52: u8,
+    /// Opcode, bits 63:60.
+    #[bits(4)]
+    pub opcode: u8,
+    /// Bits 65:64.
+    #[bits(2)]
+    pub reserved_64: u8,
+    /// GN, bit 66: the response has a PASID.
+    pub guest: bool,
+    /// Bits 95:67.
+    #[bits(29)]
+    pub reserved_67: u32,
+    /// Completion tag, bits 104:96: the page request group.
+    #[bits(9)]
+    pub tag: u16,
+    /// Bits 107:105.
+    #[bits(3)]
+    pub reserved_105: u8,
+    /// Status, bits 111:108: 0 success, 1 invalid request, 15 failure.
+    #[bits(4)]
+    pub status: u8,
+    /// Bits 127:112.
+    pub reserved_112: u16,
 }
 
 /// PREFETCH_IOMMU_PAGES. VB.
@@ -179,4 +234,5 @@ pub struct Prefetch {
 
 const _: () = assert!(AnyCommand::OPCODE_OFFSET == 60 && CompletionWait::OPCODE_OFFSET == 60 && InvalidateDevice::OPCODE_OFFSET == 60);
 const _: () = assert!(InvalidatePages::OPCODE_OFFSET == 60 && InvalidatePages::PAGE_OFFSET == 76 && Prefetch::PAGE_OFFSET == 76);
+const _: () = assert!(CompletePpr::OPCODE_OFFSET == 60 && CompletePpr::TAG_OFFSET == 96 && CompletePpr::STATUS_OFFSET == 108);
 const _: () = assert!(InvalidateIotlb::OPCODE_OFFSET == 60 && InvalidateIotlb::PAGE_OFFSET == 76 && Prefetch::OPCODE_OFFSET == 60);

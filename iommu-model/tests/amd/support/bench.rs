@@ -277,7 +277,7 @@ impl Bench {
                 _ => CommandInput::Continue,
             };
             all.push(progress);
-            if let CommandProgress::Stopped(_) = progress {
+            if let CommandProgress::Stopped(_) | CommandProgress::AwaitDevices { .. } = progress {
                 return all;
             }
         }
