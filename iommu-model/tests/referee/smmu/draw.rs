@@ -5,7 +5,7 @@ use super::{Mode, Stages};
 use crate::architecture::Request;
 use crate::dice::Dice;
 use crate::memory::WORDS_MAX;
-use iommu_model::spec::smmu::context::{Context0, ContextLevel1, ContextTable};
+use iommu_model::spec::smmu::context::{Context0, ContextLevel1, ContextTable, GRANULE_0_16K, GRANULE_1_16K};
 use iommu_model::spec::smmu::descriptor::{LAST_LEVEL, Stage1Leaf, Stage1Table, Stage2Leaf};
 use iommu_model::spec::smmu::stream::{
     CONFIG_BYPASS, CONFIG_NESTED, CONFIG_STAGE_1, CONFIG_STAGE_2, DEFAULT_FIRST, StreamEntry0, StreamEntry1, StreamEntry2, StreamEntry3,
@@ -128,7 +128,9 @@ pub(super) fn stream_entry(mode: Mode, dice: &mut Dice) -> [u64; WORDS_MAX] {
     let [a, b, c, d] = words.map(|word| noisy(word, dice));
     // AArch32 tables and reserved sizes end QEMU.
     let c = StreamEntry2::from_bits(c);
-    let c = c.with_aarch64(true).with_output_size(c.output_size().min(OUTPUT_SIZE_MAX)).into_bits();
+    let c = c.with_aarch64(true).with_output_size(c.output_size().min(OUTPUT_SIZE_MAX));
+    // What stage 1 has of tables must lie in one page of stage 2.
+    let c = if mode.large { c.with_granule(GRANULE_0_16K) } else { c }.into_bits();
     [a, b, c, d, 0, 0, 0, 0]
 }
 
@@ -148,7 +150,7 @@ pub(super) fn context_level_1(mode: Mode, dice: &mut Dice) -> u64 {
 }
 
 pub(super) fn context(mode: Mode, dice: &mut Dice) -> [u64; WORDS_MAX] {
-    // Of a nested table larger than 4 KiB QEMU translates the base only: such are not drawn.
+    // Of a nested table QEMU translates the base only: those that are larger than a page of stage 2 are not drawn.
     let large = mode.stages != Stages::Nested;
     let granule = if large && dice.percent(12) { dice.below(4) as u8 } else { 0 };
     let size = |dice: &mut Dice| match dice.below(100) {
@@ -178,7 +180,8 @@ pub(super) fn context(mode: Mode, dice: &mut Dice) -> [u64; WORDS_MAX] {
     };
     let first = first.into_bits() ^ noise(3, &[14, 15, 31, 35, 36, 37, 40, 41, 42, 43, 44, 45, 46], dice);
     let first = Context0::from_bits(first);
-    let first = first.with_output_size(first.output_size().min(OUTPUT_SIZE_MAX)).into_bits();
+    let first = first.with_output_size(first.output_size().min(OUTPUT_SIZE_MAX));
+    let first = if mode.large { first.with_granule_0(GRANULE_0_16K).with_granule_1(GRANULE_1_16K) } else { first }.into_bits();
     [first, ttb(dice), ttb(dice), 0, 0, 0, 0, 0]
 }
 
@@ -237,7 +240,7 @@ pub(super) fn stage_2(mode: Mode, level: u8, dice: &mut Dice) -> u64 {
         return entry.into_bits() ^ address;
     }
     // A nested walk's tables are among what stage 2 maps.
-    let to_table = mode.stages == Stages::Nested && dice.percent(50);
+    let to_table = mode.stages == Stages::Nested && dice.percent(80);
     let page = if to_table { LAYOUT.draw_table(dice) } else { physical_page(dice) };
     let entry = Stage2Leaf::new()
         .with_valid(!invalid)

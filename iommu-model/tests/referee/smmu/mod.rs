@@ -29,12 +29,14 @@ pub(crate) struct Mode {
     stages: Stages,
     /// The stream table has two levels.
     two_level: bool,
+    /// Nested: both stages have 16 KiB granules, not 4 KiB.
+    large: bool,
 }
 
 /// The configurations that are refereed.
 pub(crate) fn configurations() -> Vec<Box<dyn Architecture>> {
-    let modes = [(Stages::One, false), (Stages::Two, true), (Stages::Nested, false)];
-    let new = |(stages, two_level)| Box::new(Smmu::new(Mode { stages, two_level })) as Box<dyn Architecture>;
+    let modes = [(Stages::One, false, false), (Stages::Two, true, false), (Stages::Nested, false, false), (Stages::Nested, false, true)];
+    let new = |(stages, two_level, large)| Box::new(Smmu::new(Mode { stages, two_level, large })) as Box<dyn Architecture>;
     modes.into_iter().map(new).collect()
 }
 
@@ -62,6 +64,7 @@ impl Architecture for Smmu {
         match self.mode.stages {
             Stages::One => "smmu stage 1",
             Stages::Two => "smmu stage 2, two-level",
+            Stages::Nested if self.mode.large => "smmu nested, 16 KiB",
             Stages::Nested => "smmu nested",
         }
     }
