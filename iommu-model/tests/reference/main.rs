@@ -2,10 +2,11 @@
 //! drop anything legal. Every outcome of the model is a member of that set, and every member is reached by some choices.
 //!
 //! QEMU has no paging-structure caches and no PASID cache, and caches contexts its own way, so it cannot arbitrate these; this can.
-//! Legacy mode with a device TLB and requests in flight is here and in `race`; PASIDs and first stages are in `scalable`. Not
-//! here: nested translation, A and D updates, page requests.
+//! VT-d in legacy mode with a device TLB and requests in flight is here and in `race`; PASIDs and first stages are in `scalable`;
+//! SMMUv3, AMD-Vi and RISC-V are in `others`. Not here: nested translation, A and D updates, page requests.
 
 mod model;
+mod others;
 mod race;
 mod reference;
 mod scalable;

@@ -218,7 +218,11 @@ pub(crate) fn every<M: Clone, T>(machine: &M, mut act: impl FnMut(&mut M, &mut O
 
 /// What a unit's caches hold, line by line.
 pub(crate) fn held_by(unit: &Unit) -> Vec<String> {
-    let text = unit.snapshot().to_string();
+    lines_of(&unit.snapshot().to_string())
+}
+
+/// The lines of a unit's text that are not about registers.
+pub(crate) fn lines_of(text: &str) -> Vec<String> {
     let mut lines: Vec<_> = text.lines().filter(|line| line.starts_with(|c: char| c.is_lowercase())).map(str::to_owned).collect();
     lines.sort();
     lines
