@@ -28,6 +28,8 @@ pub struct Capabilities {
     pub split_ats: bool,
     /// IDR0.ATSRECERR: CR2.REC_CFG_ATS counts.
     pub ats_errors: bool,
+    /// IDR0.PRI: the PRI queue and CMD_PRI_RESP. Needs `ats`.
+    pub page_requests: bool,
     /// IDR0.ASID16.
     pub asid_16: bool,
     /// IDR0.MSI: interrupts and CMD_SYNC may be memory writes.
@@ -46,6 +48,8 @@ pub struct Capabilities {
     pub substream_bits: u8,
     /// IDR1.EVENTQS, 0 to 19.
     pub event_queue_bits: u8,
+    /// IDR1.PRIQS, 0 to 19.
+    pub page_queue_bits: u8,
     /// IDR1.CMDQS, 0 to 19.
     pub command_queue_bits: u8,
     /// IDR3.HAD.
@@ -73,6 +77,7 @@ impl Default for Capabilities {
             ats: false,
             split_ats: true,
             ats_errors: true,
+            page_requests: false,
             asid_16: true,
             msi: true,
             send_event: true,
@@ -82,6 +87,7 @@ impl Default for Capabilities {
             stream_bits: 16,
             substream_bits: 20,
             event_queue_bits: 19,
+            page_queue_bits: 19,
             command_queue_bits: 19,
             hierarchical_disable: true,
             range_invalidation: true,
@@ -97,7 +103,10 @@ impl Default for Capabilities {
 impl Capabilities {
     pub(crate) fn assert_valid(&self) {
         assert!(self.stream_bits <= 32 && self.substream_bits <= 20, "SIDSIZE is at most 32, SSIDSIZE at most 20");
-        assert!(self.event_queue_bits <= 19 && self.command_queue_bits <= 19, "queues have at most 2^19 entries");
+        assert!(
+            self.event_queue_bits <= 19 && self.command_queue_bits <= 19 && self.page_queue_bits <= 19,
+            "queues have at most 2^19 entries"
+        );
         assert!(self.break_before_make <= 2, "BBML is 0, 1 or 2");
         assert!([32, 36, 40, 42, 44, 48].contains(&self.output_bits), "OAS is one of six sizes");
         assert!(self.stage_1 || self.stage_2, "there is a stage");
@@ -114,6 +123,7 @@ impl Capabilities {
             .with_ats(self.ats)
             .with_no_split_ats(self.ats && self.stage_1 && self.stage_2 && !self.split_ats)
             .with_ats_errors(self.ats && self.ats_errors)
+            .with_page_requests(self.has_page_requests())
             .with_asid_16(self.asid_16)
             .with_msi(self.msi)
             .with_send_event(self.send_event)
@@ -132,6 +142,7 @@ impl Capabilities {
             .with_stream_bits(self.stream_bits)
             .with_substream_bits(self.substream_bits)
             .with_event_queue(self.event_queue_bits)
+            .with_page_request_queue(if self.has_page_requests() { self.page_queue_bits } else { 0 })
             .with_command_queue(self.command_queue_bits)
             .into_bits()
     }
@@ -140,6 +151,7 @@ impl Capabilities {
     pub(crate) fn idr3(&self) -> u32 {
         Idr3::new()
             .with_hierarchical_disable(self.hierarchical_disable)
+            .with_page_response_pasid(self.has_page_requests())
             .with_range_invalidation(self.range_invalidation)
             .with_break_before_make(self.break_before_make)
             .into_bits()
@@ -159,6 +171,11 @@ impl Capabilities {
     /// The effective output size of IPS or S2PS: capped to OAS; the reserved coding counts as the largest.
     pub(crate) fn output_bits_of(&self, coded: u8) -> u8 {
         ADDRESS_SIZES.get(usize::from(coded)).map_or(self.output_bits, |&bits| bits.min(self.output_bits))
+    }
+
+    /// PRI does not count without ATS.
+    pub(crate) fn has_page_requests(&self) -> bool {
+        self.ats && self.page_requests
     }
 
     /// Whether tables may have granules of 2^`shift` bytes.

@@ -20,13 +20,14 @@ use super::invalidate::{AddressRange, Invalidation, InvalidationDone};
 use super::registers::Signal;
 use super::unit::Unit;
 use crate::addr::{Iova, PAGE_SHIFT, Pa, Pasid};
-use crate::ats::DeviceInvalidation;
+use crate::ats::{DeviceInvalidation, PageResponse};
 use crate::decision::{Decisions, Question, ask_bool};
 use crate::invalidation_tags::InvalidationTags;
 use crate::spec::smmu::command::{
     ATC_INV, AnyCommand, AtcCommand, CFGI_CD, CFGI_CD_ALL, CFGI_STE, CFGI_STE_RANGE, COMMAND_BYTES, CONFIG_LEAF, ConfigCommand,
-    PREFETCH_ADDRESS, PREFETCH_CONFIG, RANGE_GRANULE_4K, RANGE_GRANULE_16K, SIGNAL_EVENT, SIGNAL_INTERRUPT, SIGNAL_NONE, SYNC, SyncCommand,
-    TLBI_NH_ALL, TLBI_NH_ASID, TLBI_NH_VA, TLBI_NH_VAA, TLBI_NSNH_ALL, TLBI_S2_IPA, TLBI_S12_VMALL, TlbCommand,
+    PREFETCH_ADDRESS, PREFETCH_CONFIG, PRI_RESP, PageResponseCommand, RANGE_GRANULE_4K, RANGE_GRANULE_16K, SIGNAL_EVENT, SIGNAL_INTERRUPT,
+    SIGNAL_NONE, SYNC, SyncCommand, TLBI_NH_ALL, TLBI_NH_ASID, TLBI_NH_VA, TLBI_NH_VAA, TLBI_NSNH_ALL, TLBI_S2_IPA, TLBI_S12_VMALL,
+    TlbCommand,
 };
 use crate::spec::smmu::register::{ERROR_ABORT, ERROR_ATC_INV_SYNC, ERROR_ILLEGAL};
 use smallvec::SmallVec;
@@ -74,6 +75,13 @@ pub enum CommandProgress {
     InvalidateDevice {
         /// The message.
         request: DeviceInvalidation,
+        /// Cycles.
+        cost: u32,
+    },
+    /// A page request group response goes to a device.
+    Respond {
+        /// The message.
+        response: PageResponse,
         /// Cycles.
         cost: u32,
     },
@@ -207,6 +215,7 @@ impl Commands {
 enum Command {
     Invalidate(Invalidation),
     InvalidateDevice(DeviceTarget),
+    Respond(PageResponse),
     Nothing,
     Sync(SyncCommand),
 }
@@ -266,6 +275,10 @@ impl Unit {
             Some(Command::InvalidateDevice(target)) => {
                 self.commands.consume();
                 self.send_to_device(target)
+            }
+            Some(Command::Respond(response)) => {
+                self.commands.consume();
+                self.respond(response)
             }
             Some(Command::Sync(sync)) => {
                 self.apply_deferred(d);
@@ -364,6 +377,10 @@ impl Unit {
             TLBI_NSNH_ALL => Some(Command::Invalidate(Invalidation::TlbAll)),
             ATC_INV if self.cap.ats => {
                 DeviceTarget::decode(AtcCommand::from_bits(bits), self.cap.substream_bits).map(Command::InvalidateDevice)
+            }
+            PRI_RESP if self.cap.has_page_requests() => {
+                let response = self.decode_response(PageResponseCommand::from_bits(bits))?;
+                Some(response.map_or(Command::Nothing, Command::Respond))
             }
             SYNC => {
                 let sync = SyncCommand::from_bits(bits);

@@ -1,4 +1,5 @@
 //! CMD_ATC_INV: invalidations on their way to devices, and what devices answer. IHI 0070 sections 4.5.1 and 3.9.1.4.
+//! CMD_PRI_RESP: answers to page requests. Section 4.5.2.
 //!
 //! The command is consumed when it has left, which promises nothing: the next CMD_SYNC waits until every device has completed.
 //! A device may take as long as it likes; when a time-out has passed (the caller's decision) its invalidation is given up, and
@@ -12,9 +13,9 @@ use super::command::CommandProgress;
 use super::ids::StreamId;
 use super::unit::Unit;
 use crate::addr::{Bdf, Iova, PAGE_SHIFT, Pasid};
-use crate::ats::{DeviceInvalidation, PageRange};
+use crate::ats::{DeviceInvalidation, PageRange, PageResponse, ResponseCode};
 use crate::invalidation_tags::ITAGS;
-use crate::spec::smmu::command::{ATC_SIZE_ALL, AtcCommand};
+use crate::spec::smmu::command::{ATC_SIZE_ALL, AtcCommand, PageResponseCommand, RESPONSE_FAILURE, RESPONSE_INVALID, RESPONSE_SUCCESS};
 
 /// A decoded CMD_ATC_INV.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,14 +45,37 @@ impl DeviceTarget {
 }
 
 impl Unit {
+    /// The device of a StreamID, if there is one.
+    fn device_of(&self, stream: StreamId) -> Option<Bdf> {
+        u16::try_from(stream.0.wrapping_sub(self.params.stream_base.0)).ok().map(Bdf)
+    }
+
+    /// `None` if the command is illegal; `Some(None)` if no device has the StreamID.
+    pub(crate) fn decode_response(&self, command: PageResponseCommand) -> Option<Option<PageResponse>> {
+        let code = match command.response() {
+            RESPONSE_FAILURE => ResponseCode::FAILURE,
+            RESPONSE_INVALID => ResponseCode::INVALID,
+            RESPONSE_SUCCESS => ResponseCode::SUCCESS,
+            _ => return None,
+        };
+        let tagged = command.substream_valid() && self.cap.substream_bits != 0;
+        let pasid = tagged.then(|| Pasid(command.substream()));
+        let device = self.device_of(StreamId(command.stream()));
+        (!command.secure()).then(|| device.map(|source| PageResponse { source, pasid, group: command.group(), code }))
+    }
+
+    /// Sends a response; nothing is sent while SMMUEN is clear.
+    pub(crate) fn respond(&mut self, response: PageResponse) -> CommandProgress {
+        let cost = self.params.timing.invalidate_device_tlb;
+        if self.enabled { CommandProgress::Respond { response, cost } } else { CommandProgress::Consumed { done: None, cost } }
+    }
+
     /// Sends the invalidation; `None` if it waits for a tag.
     pub(crate) fn invalidate_device(&mut self, target: DeviceTarget) -> Option<CommandProgress> {
         let cost = self.params.timing.invalidate_device_tlb;
-        let requester = target.stream.0.wrapping_sub(self.params.stream_base.0);
-        let (true, Ok(requester)) = (self.enabled, u16::try_from(requester)) else {
+        let (true, Some(source)) = (self.enabled, self.device_of(target.stream)) else {
             return Some(CommandProgress::Consumed { done: None, cost });
         };
-        let source = Bdf(requester);
         let itag = self.commands.devices.issue(source, source, ITAGS)?;
         let DeviceTarget { pasid, every_pasid, range, .. } = target;
         let request = DeviceInvalidation { source, pasid, every_pasid, range, itag };

@@ -21,6 +21,7 @@
 //! | event queue: records, overflow, abort, RECINVSID, CD.R, STE.S2R, MEV | written one record a step |
 //! | translation requests and translated requests; EATS full and split-stage, ATSCHK, REC_CFG_ATS | [`Unit::begin_as`]; [`AtsAnswer`](crate::AtsAnswer) |
 //! | CMD_ATC_INV: tags, completion, time-out, CERROR_ATC_INV_SYNC | a device holds its translations in a [`DeviceTlb`](crate::DeviceTlb) |
+//! | PRI queue with overflow, abort and the unit's own answers; CMD_PRI_RESP | [`Unit::page_request`] |
 //! | BBML 0 to 2 | below 2 a look-up that matches several entries may raise F_TLB_CONFLICT: asked |
 //! | many walks in flight, same-page merge, prefetch | an invalidation restarts exactly the walks it covers |
 //!
@@ -37,7 +38,7 @@
 //! | stalls (STALL_MODEL 1): CD.S, STE.S2S, CMD_RESUME, CMD_STALL_TERM | illegal, as on such a unit |
 //! | AArch32 and 128-bit descriptors, 52-bit addresses, small tables, big-endian tables | illegal, as on such a unit |
 //! | EL2 StreamWorlds, secure and realm interfaces | EL2 commands are illegal |
-//! | page requests (PRI): IDR0.PRI is 0; CMD_PRI_RESP | illegal, as on such a unit |
+//! | PRIQ_IRQ_CFG2.LO; PPAR | IDR3.PPS is 1 |
 //! | Exe and Priv of a PASID; PASIDs of translated requests; DPT; stash and atomic requests | |
 //! | HAFT, permission indirection, ATOS, ECMDQ, performance monitors | |
 //!
@@ -59,6 +60,7 @@ mod device_commands;
 mod event;
 mod ids;
 mod invalidate;
+mod page_requests;
 mod params;
 mod register_file;
 mod registers;
@@ -77,6 +79,7 @@ pub use context::{ContextConfig, Half};
 pub use event::{EventInput, EventProgress};
 pub use ids::{Asid, StreamId, Vmid};
 pub use invalidate::{AddressRange, Invalidation, InvalidationDone};
+pub use page_requests::{PageQueueInput, PageQueueProgress, PageRequestOutcome};
 pub use params::{ConfigFetch, Params};
 pub use register_file::{Register, locate_register};
 pub use registers::{RegisterEffect, Signal};

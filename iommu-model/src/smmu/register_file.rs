@@ -4,7 +4,8 @@ use crate::spec::smmu::register::{
     OFFSET_AIDR, OFFSET_CMDQ_BASE, OFFSET_CMDQ_CONS, OFFSET_CMDQ_PROD, OFFSET_CR0, OFFSET_CR0ACK, OFFSET_CR1, OFFSET_CR2,
     OFFSET_EVENTQ_BASE, OFFSET_EVENTQ_CONS, OFFSET_EVENTQ_IRQ_CFG0, OFFSET_EVENTQ_IRQ_CFG1, OFFSET_EVENTQ_IRQ_CFG2, OFFSET_EVENTQ_PROD,
     OFFSET_GBPA, OFFSET_GERROR, OFFSET_GERROR_IRQ_CFG0, OFFSET_GERROR_IRQ_CFG1, OFFSET_GERROR_IRQ_CFG2, OFFSET_GERRORN, OFFSET_IDR0,
-    OFFSET_IDR1, OFFSET_IDR3, OFFSET_IDR5, OFFSET_IRQ_CTRL, OFFSET_IRQ_CTRLACK, OFFSET_STRTAB_BASE, OFFSET_STRTAB_BASE_CFG,
+    OFFSET_IDR1, OFFSET_IDR3, OFFSET_IDR5, OFFSET_IRQ_CTRL, OFFSET_IRQ_CTRLACK, OFFSET_PRIQ_BASE, OFFSET_PRIQ_CONS, OFFSET_PRIQ_IRQ_CFG0,
+    OFFSET_PRIQ_IRQ_CFG1, OFFSET_PRIQ_IRQ_CFG2, OFFSET_PRIQ_PROD, OFFSET_STRTAB_BASE, OFFSET_STRTAB_BASE_CFG,
 };
 
 /// A register of the unit, by its manual mnemonic without the prefix SMMU_.
@@ -62,14 +63,26 @@ pub enum Register {
     EventqIrqCfg1,
     /// EVENTQ_IRQ_CFG2, 0xbc: stored, no effect.
     EventqIrqCfg2,
+    /// PRIQ_BASE, 0xc0, 64 bits.
+    PriqBase,
+    /// PRIQ_IRQ_CFG0, 0xd0, 64 bits.
+    PriqIrqCfg0,
+    /// PRIQ_IRQ_CFG1, 0xd8.
+    PriqIrqCfg1,
+    /// PRIQ_IRQ_CFG2, 0xdc: stored, no effect.
+    PriqIrqCfg2,
     /// EVENTQ_PROD, 0x100a8.
     EventqProd,
     /// EVENTQ_CONS, 0x100ac.
     EventqCons,
+    /// PRIQ_PROD, 0x100c8.
+    PriqProd,
+    /// PRIQ_CONS, 0x100cc.
+    PriqCons,
 }
 
 /// Places of all registers, with their bytes.
-const PLACES: [(u64, u8, Register); 28] = [
+const PLACES: [(u64, u8, Register); 34] = [
     (OFFSET_IDR0, 4, Register::Idr0),
     (OFFSET_IDR1, 4, Register::Idr1),
     (OFFSET_IDR3, 4, Register::Idr3),
@@ -96,8 +109,14 @@ const PLACES: [(u64, u8, Register); 28] = [
     (OFFSET_EVENTQ_IRQ_CFG0, 8, Register::EventqIrqCfg0),
     (OFFSET_EVENTQ_IRQ_CFG1, 4, Register::EventqIrqCfg1),
     (OFFSET_EVENTQ_IRQ_CFG2, 4, Register::EventqIrqCfg2),
+    (OFFSET_PRIQ_BASE, 8, Register::PriqBase),
+    (OFFSET_PRIQ_IRQ_CFG0, 8, Register::PriqIrqCfg0),
+    (OFFSET_PRIQ_IRQ_CFG1, 4, Register::PriqIrqCfg1),
+    (OFFSET_PRIQ_IRQ_CFG2, 4, Register::PriqIrqCfg2),
     (OFFSET_EVENTQ_PROD, 4, Register::EventqProd),
     (OFFSET_EVENTQ_CONS, 4, Register::EventqCons),
+    (OFFSET_PRIQ_PROD, 4, Register::PriqProd),
+    (OFFSET_PRIQ_CONS, 4, Register::PriqCons),
 ];
 
 /// The register that holds the byte at `offset`, its first byte and its size in bytes; `None` in a hole.

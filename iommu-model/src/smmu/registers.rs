@@ -1,8 +1,8 @@
 //! What reading and writing each register does.
 //!
 //! A change takes effect with the write. CR0ACK follows CR0 when the change is complete: SMMUEN at
-//! [`Unit::register_drained`], when older requests have landed; CMDQEN = 0 when no command is under way; EVENTQEN = 0 when all
-//! committed records are written. A register that IHI 0070 section 6.3 guards by an enable ignores writes while the enable
+//! [`Unit::register_drained`], when older requests have landed; CMDQEN = 0 when no command is under way; EVENTQEN = 0 and
+//! PRIQEN = 0 when all committed records are written. A register that IHI 0070 section 6.3 guards by an enable ignores writes while the enable
 //! or its acknowledgement is set.
 
 use super::register_file::{Register, locate_register};
@@ -74,6 +74,7 @@ pub(crate) struct Registers {
     acknowledged: GlobalError,
     error_message: MessageConfig,
     event_message: MessageConfig,
+    page_message: MessageConfig,
     strtab_base: u64,
     strtab_base_cfg: u32,
     /// CR0ACK.SMMUEN.
@@ -92,6 +93,7 @@ impl Registers {
             acknowledged: GlobalError::new(),
             error_message: MessageConfig::NONE,
             event_message: MessageConfig::NONE,
+            page_message: MessageConfig::NONE,
             strtab_base: 0,
             strtab_base_cfg: 0,
             enable_acknowledged: false,
@@ -121,6 +123,16 @@ impl Unit {
             Register::CmdqBase => return self.commands.ring.base.into_bits(),
             Register::EventqBase => return self.events.ring.base.into_bits(),
             Register::EventqIrqCfg0 => return r.event_message.address.into_bits(),
+            Register::PriqBase => return self.page_requests.ring.base.into_bits(),
+            Register::PriqIrqCfg0 => return r.page_message.address.into_bits(),
+            Register::PriqIrqCfg1 => r.page_message.data,
+            Register::PriqIrqCfg2 => r.page_message.attributes,
+            Register::PriqProd => {
+                QueueIndex::from_bits(self.page_requests.ring.producer).with_overflow(self.page_requests.overflow).into_bits()
+            }
+            Register::PriqCons => {
+                QueueIndex::from_bits(self.page_requests.ring.consumer).with_overflow(self.page_requests.overflow_acknowledged).into_bits()
+            }
             Register::Idr0 => self.cap.idr0(),
             Register::Idr1 => self.cap.idr1(),
             Register::Idr3 => self.cap.idr3(),
@@ -155,6 +167,7 @@ impl Unit {
         cr0.with_enable(self.registers.enable_acknowledged)
             .with_event_queue(cr0.event_queue() || self.events.pending() != 0)
             .with_command_queue(cr0.command_queue() || self.commands.is_busy())
+            .with_page_requests(cr0.page_requests() || self.page_requests.pending() != 0)
     }
 
     /// Stores to a whole register; 32-bit registers take the low half of `value`.
@@ -165,6 +178,8 @@ impl Unit {
         let tables_fixed = self.enabled || acknowledged.enable();
         let commands_fixed = acknowledged.command_queue();
         let events_fixed = acknowledged.event_queue();
+        let pages_fixed = acknowledged.page_requests();
+        let pri = self.cap.has_page_requests();
         let r = &mut self.registers;
         match register {
             Register::Idr0 | Register::Idr1 | Register::Idr3 | Register::Idr5 | Register::Aidr => {}
@@ -186,6 +201,18 @@ impl Unit {
             Register::EventqIrqCfg0 if !r.interrupts.event_queue() => r.event_message.address = MessageAddress::from_bits(value),
             Register::EventqIrqCfg1 if !r.interrupts.event_queue() => r.event_message.data = low,
             Register::EventqIrqCfg2 if !r.interrupts.event_queue() => r.event_message.attributes = low,
+            Register::PriqIrqCfg0 if pri && !r.interrupts.page_requests() => r.page_message.address = MessageAddress::from_bits(value),
+            Register::PriqIrqCfg1 if pri && !r.interrupts.page_requests() => r.page_message.data = low,
+            Register::PriqIrqCfg2 if pri && !r.interrupts.page_requests() => r.page_message.attributes = low,
+            Register::PriqBase if pri && !pages_fixed => self.page_requests.ring.base = QueueBase::from_bits(value),
+            Register::PriqProd if pri && !pages_fixed => {
+                self.page_requests.ring.producer = QueueIndex::from_bits(low).index();
+                self.page_requests.overflow = QueueIndex::from_bits(low).overflow();
+            }
+            Register::PriqCons if pri => {
+                self.page_requests.ring.consumer = QueueIndex::from_bits(low).index();
+                self.page_requests.overflow_acknowledged = QueueIndex::from_bits(low).overflow();
+            }
             Register::StrtabBase if !tables_fixed => {
                 r.strtab_base = value;
                 self.stream_table.base = StreamTableBase::from_bits(value).address() * STREAM_TABLE_UNIT;
@@ -286,6 +313,12 @@ impl Unit {
         self.registers.cr0.event_queue() && !self.registers.active().event_queue_abort()
     }
 
+    /// Whether the PRI queue takes requests, overflow apart.
+    pub(crate) fn page_requests_writable(&self) -> bool {
+        let on = self.cap.has_page_requests() && self.registers.cr0.page_requests() && self.enabled;
+        on && !self.registers.active().page_request_abort()
+    }
+
     /// Whether an unacknowledged error stops the command queue.
     pub(crate) fn command_error_active(&self) -> bool {
         self.registers.active().command_queue()
@@ -306,6 +339,12 @@ impl Unit {
     pub(crate) fn event_interrupt(&self) -> Option<Signal> {
         let config = self.registers.event_message;
         self.registers.interrupts.event_queue().then(|| self.signal(config.address.address() * MESSAGE_UNIT, config.data))
+    }
+
+    /// The interrupt of the PRI queue, if it is enabled.
+    pub(crate) fn page_request_interrupt(&self) -> Option<Signal> {
+        let config = self.registers.page_message;
+        self.registers.interrupts.page_requests().then(|| self.signal(config.address.address() * MESSAGE_UNIT, config.data))
     }
 
     /// A message if the unit sends messages and has an address for this one, else a wire.

@@ -6,6 +6,7 @@ use super::capability::Capabilities;
 use super::command::{CommandInput, CommandProgress, Commands};
 use super::event::{EventInput, EventProgress, Events};
 use super::ids::StreamId;
+use super::page_requests::PageRequests;
 use super::params::Params;
 use super::registers::{Registers, StreamTable};
 use super::stage_1::virtual_address;
@@ -37,6 +38,7 @@ pub struct Unit {
     pub(crate) walks: Walks,
     pub(crate) commands: Commands,
     pub(crate) events: Events,
+    pub(crate) page_requests: PageRequests,
     /// Words of the walk that ended last.
     pub(crate) last_words: ProvenanceId,
 }
@@ -60,6 +62,7 @@ impl Unit {
             walks: Walks::new(params.walks_max),
             commands: Commands::new(cap.command_queue_bits),
             events: Events::new(cap.event_queue_bits, params.events_max),
+            page_requests: PageRequests::new(cap.page_queue_bits),
             last_words: ProvenanceId::NONE,
             cap,
             params,
@@ -75,6 +78,7 @@ impl Unit {
         self.walks.reset();
         self.commands = Commands::new(self.cap.command_queue_bits);
         self.events.reset();
+        self.page_requests.reset();
         self.last_words = ProvenanceId::NONE;
     }
 
@@ -116,13 +120,13 @@ impl Unit {
     ///
     /// # Panics
     ///
-    /// On a page request: there is no page request queue.
+    /// On a page request: that is [`Unit::page_request`].
     pub fn begin_as(&mut self, request: Request, attributes: Attributes) -> Result<WalkId, Busy> {
         let request = match attributes.kind {
             RequestKind::Untranslated => request,
             RequestKind::Translation { no_write } => Request { access: if no_write { Access::Read } else { Access::Write }, ..request },
             RequestKind::Translated => Request { pasid: None, ..request },
-            RequestKind::PageRequest => panic!("page requests are not modelled"),
+            RequestKind::PageRequest => panic!("a page request says more than this"),
         };
         self.begin_kind(request, attributes.kind)
     }

@@ -3,11 +3,12 @@
 use super::driver::{Reached, Target, all_reached, fuzz, hostile, run};
 use super::input::{Bytes, Choices};
 use iommu_model::smmu::{
-    Capabilities, CommandInput, CommandProgress, ConfigFetch, EventInput, EventProgress, HardwareUpdate, Params, Register, StreamId, Unit,
+    Capabilities, CommandInput, CommandProgress, ConfigFetch, EventInput, EventProgress, HardwareUpdate, PageQueueInput, PageQueueProgress,
+    Params, Register, StreamId, Unit,
 };
 use iommu_model::spec::smmu::context::{Context0, ContextTable};
 use iommu_model::spec::smmu::stream::{StreamEntry0, StreamEntry2};
-use iommu_model::{Access, Attributes, Bdf, FetchKind, Fetched, Geometry, Iova, Pa, Pasid, Progress, Request, WalkId};
+use iommu_model::{Access, Attributes, Bdf, FetchKind, Fetched, Geometry, Iova, Pa, PageRequest, Pasid, Progress, Request, WalkId};
 use proptest::prelude::*;
 
 struct Smmu {
@@ -31,6 +32,7 @@ impl Smmu {
             break_before_make: level,
             range_invalidation: flag(2),
             ats: flag(4),
+            page_requests: flag(2),
             split_ats: !flag(3),
             ..Capabilities::default()
         };
@@ -185,6 +187,7 @@ impl Target for Smmu {
                     }
                 }
                 unit.write_register(Register::EventqCons, unit.read_register(Register::EventqProd));
+                page_requests(unit, bytes);
             }
             6 => {
                 unit.drop_cached(bytes.below(24) as usize);
@@ -204,6 +207,31 @@ fn piece(mut words: [u64; 8], pa: Pa) -> Fetched {
     Fetched::Wide(words)
 }
 
+fn page_requests(unit: &mut Unit, bytes: &mut Bytes<'_>) {
+    let bits = bytes.word();
+    for n in 0..bytes.below(4) {
+        let flag = |bit: u32| bits >> bit & 1 != 0;
+        unit.page_request(PageRequest {
+            source: Bdf(bits as u16),
+            pasid: flag(16).then_some(Pasid((bits >> 20) as u32)),
+            address: Iova(bits),
+            read: flag(17),
+            write: flag(18),
+            execute: flag(19),
+            privileged: flag(20),
+            last: flag(21 + n as u32),
+            group: (bits >> 32) as u16,
+        });
+        let input = [PageQueueInput::Continue, PageQueueInput::Written, PageQueueInput::Aborted][bytes.below(3) as usize];
+        if let PageQueueProgress::Write { pa, .. } = unit.page_queue_advance(input) {
+            assert!(pa.is_aligned(16));
+        }
+    }
+    if bits >> 63 != 0 {
+        unit.write_register(Register::PriqCons, unit.read_register(Register::PriqProd));
+    }
+}
+
 fn commands(unit: &mut Unit, bytes: &mut Bytes<'_>, reached: &mut Reached, d: &mut Choices) {
     unit.write_register(Register::CmdqProd, bytes.below(32));
     let mut input = CommandInput::Continue;
@@ -212,7 +240,7 @@ fn commands(unit: &mut Unit, bytes: &mut Bytes<'_>, reached: &mut Reached, d: &m
             CommandProgress::Idle => return,
             CommandProgress::Fetch { pa, .. } => {
                 assert!(pa.is_aligned(16));
-                let known = [1, 3, 4, 5, 6, 0x10, 0x11, 0x12, 0x13, 0x28, 0x2a, 0x30, 0x40, 0x46, 0x46, 0x46];
+                let known = [1, 3, 4, 5, 6, 0x10, 0x11, 0x12, 0x13, 0x28, 0x2a, 0x30, 0x40, 0x41, 0x46, 0x46];
                 let opcode = known[bytes.below(16) as usize];
                 let ids = bytes.below(4) << 48 | bytes.below(4) << 32 | bytes.below(4) << 12;
                 match bytes.below(16) {
@@ -233,6 +261,7 @@ fn commands(unit: &mut Unit, bytes: &mut Bytes<'_>, reached: &mut Reached, d: &m
                 }
                 CommandInput::Continue
             }
+            CommandProgress::Respond { .. } => CommandInput::Continue,
             CommandProgress::AwaitDevices { itags } => {
                 unit.device_times_out(itags.trailing_zeros() as u8);
                 CommandInput::Continue

@@ -71,6 +71,8 @@ fn capabilities() -> impl Strategy<Value = Capabilities> {
             ats: f[2],
             split_ats: f[14],
             ats_errors: f[15],
+            page_requests: f[15],
+            page_queue_bits: queue,
             asid_16: f[3],
             msi: f[4],
             send_event: f[5],

@@ -7,6 +7,7 @@ mod foreign;
 mod hostile;
 mod inspect;
 mod invalidation;
+mod page_requests;
 mod queues;
 mod races;
 mod registers;

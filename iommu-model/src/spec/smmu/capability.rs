@@ -97,9 +97,14 @@ pub struct Idr3 {
     pub reserved_0: u8,
     /// HAD, bit 2: limits in table descriptors can be ignored.
     pub hierarchical_disable: bool,
-    /// Bits 9:3.
-    #[bits(7)]
+    /// PBHA, XNX, bits 4:3.
+    #[bits(2)]
     pub reserved_3: u8,
+    /// PPS, bit 5: the unit's own answers to page requests have their PASID, whatever PPAR says.
+    pub page_response_pasid: bool,
+    /// Bits 9:6.
+    #[bits(4)]
+    pub reserved_6: u8,
     /// RIL, bit 10: range invalidation and level hint.
     pub range_invalidation: bool,
     /// BBML, bits 12:11: how page sizes may be changed without break-before-make.

@@ -33,6 +33,8 @@ pub const TLBI_S2_IPA: u8 = 0x2a;
 pub const TLBI_NSNH_ALL: u8 = 0x30;
 /// CMD_ATC_INV.
 pub const ATC_INV: u8 = 0x40;
+/// CMD_PRI_RESP.
+pub const PRI_RESP: u8 = 0x41;
 /// CMD_SYNC.
 pub const SYNC: u8 = 0x46;
 
@@ -173,6 +175,45 @@ pub struct AtcCommand {
     pub page: u64,
 }
 
+/// CMD_PRI_RESP, section 4.5.2. The places of the second word as Linux 7.3 `arm-smmu-v3.h` has them.
+#[bitfield(u128)]
+#[derive(PartialEq, Eq)]
+pub struct PageResponseCommand {
+    /// Opcode, bits 7:0.
+    pub opcode: u8,
+    /// Bits 9:8.
+    #[bits(2)]
+    pub reserved_8: u8,
+    /// SSec, bit 10.
+    pub secure: bool,
+    /// SSV, bit 11: the response has a PASID.
+    pub substream_valid: bool,
+    /// SubstreamID, bits 31:12.
+    #[bits(20)]
+    pub substream: u32,
+    /// StreamID, bits 63:32.
+    pub stream: u32,
+    /// PRGIndex, bits 72:64.
+    #[bits(9)]
+    pub group: u16,
+    /// Bits 75:73.
+    #[bits(3)]
+    pub reserved_73: u8,
+    /// Resp, bits 77:76: 0 failure, 1 invalid request, 2 success, 3 illegal.
+    #[bits(2)]
+    pub response: u8,
+    /// Bits 127:78.
+    #[bits(50)]
+    pub reserved_78: u64,
+}
+
+/// Resp of CMD_PRI_RESP: Response Failure.
+pub const RESPONSE_FAILURE: u8 = 0;
+/// Resp of CMD_PRI_RESP: Invalid Request.
+pub const RESPONSE_INVALID: u8 = 1;
+/// Resp of CMD_PRI_RESP: Success.
+pub const RESPONSE_SUCCESS: u8 = 2;
+
 /// CMD_SYNC, section 4.7.3.
 #[bitfield(u128)]
 #[derive(PartialEq, Eq)]
@@ -205,6 +246,7 @@ pub struct SyncCommand {
     pub reserved_120: u8,
 }
 
+const _: () = assert!(PageResponseCommand::GROUP_OFFSET == 64 && PageResponseCommand::RESPONSE_OFFSET == 76);
 const _: () = assert!(AtcCommand::SIZE_OFFSET == 64 && AtcCommand::PAGE_OFFSET == 76 && AtcCommand::SUBSTREAM_OFFSET == 12);
 const _: () = assert!(TlbCommand::FRAME_OFFSET == 76 && TlbCommand::LEVEL_OFFSET == 72 && TlbCommand::ASID_OFFSET == 48);
 const _: () = assert!(SyncCommand::ADDRESS_OFFSET == 66 && SyncCommand::SIGNAL_OFFSET == 12 && ConfigCommand::RANGE_OFFSET == 64);

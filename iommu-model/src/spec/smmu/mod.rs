@@ -8,5 +8,6 @@ pub mod command;
 pub mod context;
 pub mod descriptor;
 pub mod event;
+pub mod page_request;
 pub mod register;
 pub mod stream;

@@ -54,6 +54,18 @@ pub const OFFSET_EVENTQ_IRQ_CFG0: u64 = 0xb0;
 pub const OFFSET_EVENTQ_IRQ_CFG1: u64 = 0xb8;
 /// SMMU_EVENTQ_IRQ_CFG2.
 pub const OFFSET_EVENTQ_IRQ_CFG2: u64 = 0xbc;
+/// SMMU_PRIQ_BASE, 64 bits.
+pub const OFFSET_PRIQ_BASE: u64 = 0xc0;
+/// SMMU_PRIQ_IRQ_CFG0, 64 bits.
+pub const OFFSET_PRIQ_IRQ_CFG0: u64 = 0xd0;
+/// SMMU_PRIQ_IRQ_CFG1.
+pub const OFFSET_PRIQ_IRQ_CFG1: u64 = 0xd8;
+/// SMMU_PRIQ_IRQ_CFG2.
+pub const OFFSET_PRIQ_IRQ_CFG2: u64 = 0xdc;
+/// SMMU_PRIQ_PROD, in page 1.
+pub const OFFSET_PRIQ_PROD: u64 = 0x100c8;
+/// SMMU_PRIQ_CONS, in page 1.
+pub const OFFSET_PRIQ_CONS: u64 = 0x100cc;
 /// SMMU_EVENTQ_PROD, in page 1.
 pub const OFFSET_EVENTQ_PROD: u64 = 0x100a8;
 /// SMMU_EVENTQ_CONS, in page 1.
