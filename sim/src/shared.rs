@@ -30,6 +30,7 @@ use std::fmt;
 use std::future::Future;
 use std::rc::Rc;
 
+use sync::Gate;
 pub use sync::{Barrier, Condvar, Lock, RwLock, Semaphore};
 
 use crate::engine::{ActorId, Burst, Core, Engine, FutureActor, Group, Life, Object, Op, OpKind, Recorded, Spawn};
@@ -86,7 +87,9 @@ impl World {
 
     /// A new shared cell.
     pub fn cell<T: Copy>(&self, value: T) -> Shared<T> {
-        Shared { core: self.core.clone(), object: self.address(), value: Rc::new(Cell::new(value)) }
+        let (core, object) = (self.core.clone(), self.address());
+        let slot = Slot { value: Cell::new(value), is_watched: Cell::new(false), watchers: Gate::new(core.clone(), object) };
+        Shared { core, object, slot: Rc::new(slot) }
     }
 
     /// New shared cells, all with the same value: an array each of whose elements is an object of its own.
@@ -287,38 +290,71 @@ impl Task {
 pub struct Shared<T> {
     core: Rc<Core>,
     object: Object,
-    value: Rc<Cell<T>>,
+    slot: Rc<Slot<T>>,
+}
+
+struct Slot<T> {
+    value: Cell<T>,
+    /// Somebody waits for a value: a word of its own, since every write looks at it.
+    is_watched: Cell<bool>,
+    watchers: Gate<Box<dyn Fn(T) -> bool>>,
+}
+
+impl<T: Copy> Slot<T> {
+    #[inline]
+    fn store(&self, value: T) {
+        self.value.set(value);
+        if self.is_watched.get() {
+            self.tell();
+        }
+    }
+
+    #[cold]
+    fn tell(&self) {
+        self.watchers.open();
+        self.watchers.close(|holds| holds(self.value.get()));
+    }
 }
 
 impl<T: Copy> Shared<T> {
     /// Reads: one step.
     pub async fn get(&self) -> T {
         self.step(OpKind::Read).await;
-        self.value.get()
+        self.slot.value.get()
+    }
+
+    /// Waits until the value satisfies `holds`, and reads it: one step, made when it does. What a loop that reads and pauses does, without
+    /// the rounds; an exhaustive search comes to an end with it.
+    pub async fn until(&self, holds: impl Fn(T) -> bool + 'static) -> T {
+        let Slot { value, is_watched, watchers } = &*self.slot;
+        is_watched.set(true);
+        watchers.pass(Op::new(OpKind::Read, self.object, 8), holds(value.get()), Box::new(holds)).await;
+        is_watched.set(watchers.is_waited_for());
+        value.get()
     }
 
     /// Writes: one step.
     pub async fn set(&self, value: T) {
         self.step(OpKind::Write).await;
-        self.value.set(value);
+        self.slot.store(value);
     }
 
     /// Replaces the value by what `change` makes of it, atomically: one step. Returns the value before.
     pub async fn update(&self, change: impl FnOnce(T) -> T) -> T {
         self.step(OpKind::Rmw).await;
-        let before = self.value.get();
-        self.value.set(change(before));
+        let before = self.slot.value.get();
+        self.slot.store(change(before));
         before
     }
 
     /// Looks at the value without a step: for checks after the run, or together with the step that just happened.
     pub fn peek(&self) -> T {
-        self.value.get()
+        self.slot.value.get()
     }
 
     /// Changes the value without a step: for set-up, or together with the step that just happened.
     pub fn poke(&self, value: T) {
-        self.value.set(value);
+        self.slot.store(value);
     }
 
     /// The object that announcements name.

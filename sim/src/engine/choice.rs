@@ -280,6 +280,11 @@ impl Choices {
         self.policy.started(actor, name);
     }
 
+    /// Passes on to the policy that an actor cannot perform what it announced until something else happens.
+    pub(super) fn withheld(&mut self, actor: ActorId, op: Op) {
+        self.policy.withheld(actor, op);
+    }
+
     /// Passes on to the policy that an actor is forgotten.
     pub(super) fn forgotten(&mut self, actor: ActorId) {
         self.policy.forgotten(actor);

@@ -61,6 +61,8 @@ pub struct Core {
     /// Bytes of all names given in this run.
     nr_named: Cell<usize>,
     forgets: RefCell<Vec<(Group, Option<ActorId>)>>,
+    /// Who cannot be picked although it has announced, and until which object is woken.
+    withheld: RefCell<Vec<(ActorId, Object)>>,
     halted: Cell<bool>,
     /// What the engine has to look after before the next step: which of wakes, spawns and forgets something stands in, and more.
     requests: Cell<u8>,
@@ -81,6 +83,9 @@ impl Core {
     /// Request: no finite actor is enabled.
     pub(super) const IDLE: u8 = 16;
 
+    /// Request: something stands in withheld.
+    pub(super) const WITHHOLD: u8 = 32;
+
     /// A core whose choices are answered by `policy`.
     pub fn new(policy: Box<dyn Policy>) -> Core {
         Core {
@@ -92,6 +97,7 @@ impl Core {
             names: RefCell::new(String::new()),
             nr_named: Cell::new(0),
             forgets: RefCell::new(Vec::new()),
+            withheld: RefCell::new(Vec::new()),
             halted: Cell::new(false),
             requests: Cell::new(0),
             steps: Cell::new(0),
@@ -103,7 +109,10 @@ impl Core {
     /// Begins another run in the same allocations.
     pub(super) fn restart(&mut self, policy: Box<dyn Policy>) {
         // Written out, so that a field cannot be forgotten.
-        let Core { current, said, wakes, spawns, nr_spawned, names, nr_named, forgets, halted, requests, steps, cost, choices } = self;
+        #[rustfmt::skip]
+        let Core {
+            current, said, wakes, spawns, nr_spawned, names, nr_named, forgets, withheld, halted, requests, steps, cost, choices,
+        } = self;
         *said = Said::nothing();
         (*current.get_mut(), *nr_spawned.get_mut(), *nr_named.get_mut(), *halted.get_mut()) = (ActorId(0), 0, 0, false);
         names.get_mut().clear();
@@ -111,6 +120,7 @@ impl Core {
         wakes.get_mut().clear();
         spawns.get_mut().clear();
         forgets.get_mut().clear();
+        withheld.get_mut().clear();
         choices.get_mut().restart(policy);
     }
 
@@ -132,6 +142,14 @@ impl Core {
     pub fn wake(&self, object: Object) {
         self.request(Core::WAKE);
         self.wakes.borrow_mut().push(object);
+    }
+
+    /// Lets `actor` be picked no more, from the end of the step at hand until `object` is woken: what it has announced, or announces in
+    /// this very step, cannot be performed now (its lock is held). It is not resumed in between: its announcement stands, and must
+    /// be a [guarded](Op::guarded) one. No step is spent on an attempt, and who is picked finds what it was waiting for.
+    pub fn withhold(&self, actor: ActorId, object: Object) {
+        self.request(Core::WITHHOLD);
+        self.withheld.borrow_mut().push((actor, object));
     }
 
     /// Says that whatever the current actor does from now on comes after all that `before` has done so far, in every run; what no
@@ -264,6 +282,9 @@ impl Core {
     }
     pub(super) fn wakes(&self) -> &RefCell<Vec<Object>> {
         &self.wakes
+    }
+    pub(super) fn take_withheld(&self) -> Option<(ActorId, Object)> {
+        self.withheld.borrow_mut().pop()
     }
     pub(super) fn names(&self) -> &RefCell<String> {
         &self.names

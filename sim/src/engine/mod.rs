@@ -41,6 +41,8 @@ struct Slot {
     group: Group,
     life: Life,
     actor: Option<Pin<Box<dyn Actor>>>,
+    /// It has announced, and waits all the same.
+    withheld: bool,
     clock: u64,
 }
 
@@ -285,6 +287,26 @@ impl Engine {
         if (requests | self.core.requests()) & Core::SPAWN != 0 {
             self.settle_spawns();
         }
+        // Who was woken or started may have announced what cannot be performed.
+        if (requests | self.core.requests()) & Core::WITHHOLD != 0 {
+            self.settle_withheld();
+        }
+    }
+
+    #[cold]
+    fn settle_withheld(&mut self) {
+        while let Some((id, object)) = self.core.take_withheld() {
+            let op = self.runnable.ops[id.index()];
+            if self.slots[id.index()].actor.is_none() || self.blocked[id.index()] != AWAKE {
+                continue;
+            }
+            debug_assert!(op.is_guarded(), "{id} announced {op:?}, which cannot be withheld");
+            self.slots[id.index()].withheld = true;
+            self.blocked[id.index()] = object;
+            self.waited_for.add(object);
+            self.core.choices().borrow_mut().withheld(id, op);
+            self.disable(id);
+        }
     }
 
     #[cold]
@@ -316,7 +338,11 @@ impl Engine {
             }
             let clock = self.runnable.last.map_or(0, |last| self.slots[last.index()].clock);
             for index in 0..self.slots.len() {
-                if self.blocked[index] == object {
+                if self.blocked[index] == object && std::mem::take(&mut self.slots[index].withheld) {
+                    self.blocked[index] = AWAKE;
+                    self.slots[index].clock = self.slots[index].clock.max(clock);
+                    self.admit(ActorId(index as u8), self.runnable.ops[index]);
+                } else if self.blocked[index] == object {
                     if let Some(waker) = self.runnable.last {
                         self.core.choices().borrow_mut().ordered(waker, ActorId(index as u8));
                     }
@@ -340,7 +366,7 @@ impl Engine {
                 let clock = self.runnable.last.map_or(0, |last| self.slots[last.index()].clock);
                 let id = ActorId(self.slots.len() as u8);
                 self.core.choices().borrow_mut().started(id, name.of(&self.names));
-                self.slots.push(Slot { name, group, life, actor: Some(actor), clock });
+                self.slots.push(Slot { name, group, life, actor: Some(actor), withheld: false, clock });
                 self.runnable.ops.push(Op::begin());
                 self.blocked.push(AWAKE);
                 self.nr_finite += usize::from(life == Life::Finite);

@@ -132,13 +132,14 @@ impl OpKind {
 pub struct Op {
     object: Object,
     /// Kind in bits 7:0, bytes in bits 23:8, in bit 24 whether the kind writes, in bit 25 whether it is [`OpKind::Turn`], in bit 26
-    /// whether it may touch any memory.
+    /// whether it may touch any memory, in bit 27 whether it may be withheld.
     rest: u64,
 }
 
 const WRITES: u64 = 1 << 24;
 const TURN: u64 = 1 << 25;
 const ALL_MEMORY: u64 = 1 << 26;
+const GUARDED: u64 = 1 << 27;
 
 impl Op {
     /// An operation of `kind` over `bytes` bytes at `object`.
@@ -175,6 +176,19 @@ impl Op {
     /// The same, except that it conflicts with every access to memory: it may touch any, or its place among all stores counts.
     pub const fn over_all_memory(self) -> Op {
         Op { object: self.object, rest: self.rest | WRITES | ALL_MEMORY }
+    }
+    /// The same, except that it may be [withheld](super::Core::withhold): it can be performed only while its object allows it.
+    pub const fn guarded(self) -> Op {
+        Op { object: self.object, rest: self.rest | GUARDED }
+    }
+    /// True when it may be withheld.
+    #[inline]
+    pub const fn is_guarded(self) -> bool {
+        self.rest & GUARDED != 0
+    }
+    /// The same, except that it commutes with others like it and with reads: a lock taken or released by a reader.
+    pub const fn as_reader(self) -> Op {
+        Op { object: self.object, rest: self.rest & !WRITES }
     }
     /// The same over the whole cache lines it lies in, and as one that writes: for accesses that may move a line out of a cache.
     pub const fn over_lines(self, line_bytes: u64) -> Op {

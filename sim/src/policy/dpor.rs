@@ -12,15 +12,16 @@
 //! "explored all N" is a verdict. Sleep sets may have to cut some more runs on their way, which [`Exhaustive`](super::Exhaustive),
 //! with sleep sets alone, does far more often; wake-up trees, which would avoid even these, are not built.
 //!
-//! That an actor is never disabled once it has announced makes every race reversible: a lock that is held is *attempted*, and the
-//! attempt is a step.
+//! Locks are as in section 5 of the long version (JACM 2017): an acquisition races with the acquisition before it, not with the release that
+//! made it possible, and an actor that waits for ever races with whoever it waits for. Generally, a [guarded](Op::guarded) step is set against
+//! every earlier conflicting step that its actor did not know of; where it could not have come before one of them, nothing is planned.
 
 use std::cell::RefCell;
 use std::rc::Rc;
 
 use super::delay::turn;
 use super::{Explorer, Policy};
-use crate::engine::{ActorId, Choice, Enabled, Object, Op};
+use crate::engine::{ActorId, Choice, Enabled, Object, Op, OpKind};
 
 /// The driver of a source-DPOR search: hands out one policy a run.
 pub struct Dpor {
@@ -120,6 +121,8 @@ struct Tree {
     clocks: Vec<Clock>,
     /// Actors whose announced operation need not be tried before something conflicting happens.
     sleep: Sleep,
+    /// Who waits with an operation that cannot be performed.
+    withheld: Vec<(ActorId, Op)>,
     /// The choice that led to the step about to be made.
     picked: Option<usize>,
     redundant: bool,
@@ -141,8 +144,11 @@ impl Default for Dpor {
 impl Explorer for Dpor {
     fn next_policy(&mut self) -> Option<Box<dyn Policy>> {
         let mut tree = self.tree.borrow_mut();
-        if std::mem::replace(&mut self.begun, true) && !tree.advance() {
-            return None;
+        if std::mem::replace(&mut self.begun, true) {
+            tree.finish();
+            if !tree.advance() {
+                return None;
+            }
         }
         tree.restart();
         Some(Box::new(Follow { tree: self.tree.clone() }))
@@ -163,8 +169,20 @@ impl Tree {
         self.nr_events = 0;
         self.clocks.clear();
         self.sleep.clear();
+        self.withheld.clear();
         self.picked = None;
         self.redundant = false;
+    }
+
+    /// The run at hand is over: who still waits would have gone on had somebody else gone later.
+    fn finish(&mut self) {
+        for (actor, op) in std::mem::take(&mut self.withheld) {
+            if !self.redundant {
+                let races = self.push(actor, op, None);
+                races.into_iter().for_each(|earlier| self.reverse(earlier));
+                self.events.pop();
+            }
+        }
     }
 
     /// Turns the deepest choice with something left to try to its next outcome; false when there is none.
@@ -255,6 +273,7 @@ impl Tree {
             self.redundant = true;
         }
         self.sleep.retain(|&(asleep, other)| asleep != actor && !other.conflicts(&op));
+        self.withheld.retain(|&(waiting, _)| waiting != actor);
         if actor.index() >= self.clocks.len() {
             self.appear(actor);
         }
@@ -266,23 +285,33 @@ impl Tree {
             self.nr_events += 1;
             return;
         }
-        let mut clock = self.clocks[actor.index()].clone();
+        let races = self.push(actor, op, node);
+        self.clocks[actor.index()].clone_from(&self.events[self.nr_events].clock);
+        self.nr_events += 1;
+        races.into_iter().for_each(|earlier| self.reverse(earlier));
+    }
+
+    /// Appends a step to the run at hand; the steps it races with.
+    fn push(&mut self, actor: ActorId, op: Op, node: Option<usize>) -> Vec<usize> {
+        let known = &self.clocks[actor.index()];
+        let mut clock = known.clone();
         let mut races = Vec::new();
         if op.object() != Object::nothing() {
-            // The latest first: what happens before a conflicting step is no race with this one.
+            // The latest first: what happens before a conflicting step is no race with this one. What made a guarded step possible, such as
+            // the release of its lock, could not have come after it; what came before that could.
             for (index, event) in self.events.iter().enumerate().rev() {
-                if clock.of(event.actor) < event.nr && event.op.conflicts(&op) {
-                    races.push(index);
+                let before = if op.is_guarded() { known } else { &clock };
+                if before.of(event.actor) < event.nr && event.op.conflicts(&op) {
+                    let opened = op.is_guarded() && event.op.is(OpKind::Unlock);
+                    races.extend((!opened).then_some(index));
                     clock.join(&event.clock);
                 }
             }
         }
         let nr = clock.of(actor) + 1;
         clock.set(actor, nr);
-        self.clocks[actor.index()].clone_from(&clock);
         self.events.push(Event { actor, op, nr, clock, node });
-        self.nr_events += 1;
-        races.into_iter().for_each(|earlier| self.reverse(earlier));
+        races
     }
 
     /// Sees to it that the last step will come before step `earlier`, with which it races.
@@ -302,8 +331,9 @@ impl Tree {
                 firsts.push((step.actor, step.nr));
             }
         }
+        let guarded = later.last().is_some_and(|step| step.op.is_guarded());
         let Some(Node::Schedule(point)) = event.node.map(|node| &mut self.path[node]) else {
-            debug_assert!(false, "a race with a step that had no alternative");
+            debug_assert!(guarded, "a race with a step that had no alternative");
             return;
         };
         let planned = point.backtrack.iter().chain(point.sleep.iter().map(|(asleep, _)| asleep));
@@ -311,7 +341,7 @@ impl Tree {
             return;
         }
         initials.retain(|initial| point.enabled.iter().any(|(enabled, _)| enabled == initial));
-        debug_assert!(!initials.is_empty(), "nobody can begin to reverse a race");
+        debug_assert!(guarded || !initials.is_empty(), "nobody can begin to reverse a race");
         let chosen = if initials.contains(&racing) { Some(racing) } else { initials.first().copied() };
         point.backtrack.extend(chosen);
     }
@@ -320,6 +350,12 @@ impl Tree {
         self.appear_both(before, after);
         let earlier = self.clocks[before.index()].clone();
         self.clocks[after.index()].join(&earlier);
+    }
+
+    fn withheld(&mut self, actor: ActorId, op: Op) {
+        if self.withheld.iter().all(|&(waiting, _)| waiting != actor) {
+            self.withheld.push((actor, op));
+        }
     }
 
     fn appear_both(&mut self, one: ActorId, other: ActorId) {
@@ -351,6 +387,10 @@ impl Policy for Follow {
 
     fn ordered(&mut self, before: ActorId, after: ActorId) {
         self.tree.borrow_mut().ordered(before, after);
+    }
+
+    fn withheld(&mut self, actor: ActorId, op: Op) {
+        self.tree.borrow_mut().withheld(actor, op);
     }
 
     fn name(&self) -> String {

@@ -80,6 +80,11 @@ pub trait Policy {
         let _ = actor;
     }
 
+    /// Told that `actor` cannot be picked for `op`, which it has announced, until what others do allows it.
+    fn withheld(&mut self, actor: ActorId, op: Op) {
+        let _ = (actor, op);
+    }
+
     /// Name with parameters, as `--policy` takes it (`pct:3`).
     fn name(&self) -> String;
 

@@ -1,37 +1,88 @@
 //! What waits: locks, condition variables, semaphores, barriers. Handles all of them; clones stand for the same thing.
 //!
-//! Who cannot go on waits without steps until it is woken, and then tries again with another step: every attempt is announced, so
-//! that policies see who competes for what. None of them is fair, and nobody is woken without a cause.
+//! Who announces that it takes a lock can be picked only while the lock is free: no step is spent on an attempt that fails, and two
+//! interleavings that differ by such attempts are one. None of them is fair, and nobody is woken without a cause.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use crate::engine::{ChoiceKind, Core, Object, Op, OpKind};
+use crate::engine::{ActorId, ChoiceKind, Core, Object, Op, OpKind};
 
-/// A sleeping lock. Who finds it held waits without steps until it is released, then tries again. Clones are handles.
-#[derive(Clone)]
-pub struct Lock {
+/// Who has announced that it passes, and who of them cannot now.
+pub(super) struct Gate<W> {
     core: Rc<Core>,
     object: Object,
-    held: Rc<Cell<bool>>,
+    waiting: RefCell<Vec<(ActorId, W)>>,
+}
+
+impl<W> Gate<W> {
+    pub(super) fn new(core: Rc<Core>, object: Object) -> Gate<W> {
+        Gate { core, object, waiting: RefCell::new(Vec::new()) }
+    }
+
+    /// Announces `op` and suspends until the caller is picked; it is not while it must not. `who` stands for the caller in
+    /// [`Gate::close`].
+    pub(super) async fn pass(&self, op: Op, may_pass: bool, who: W) {
+        let me = self.core.current();
+        self.waiting.borrow_mut().push((me, who));
+        if !may_pass {
+            self.core.withhold(me, self.object);
+        }
+        self.core.step(op.guarded()).await;
+        self.waiting.borrow_mut().retain(|(actor, _)| *actor != me);
+    }
+
+    /// Of those that wait, nobody can pass any more for whom `may_pass` is false.
+    pub(super) fn close(&self, may_pass: impl Fn(&W) -> bool) {
+        for (actor, _) in self.waiting.borrow().iter().filter(|(_, who)| !may_pass(who)) {
+            self.core.withhold(*actor, self.object);
+        }
+    }
+
+    /// Everybody that waits may be picked again.
+    pub(super) fn open(&self) {
+        self.core.wake(self.object);
+    }
+
+    /// True while somebody waits.
+    pub(super) fn is_waited_for(&self) -> bool {
+        !self.waiting.borrow().is_empty()
+    }
+}
+
+/// A sleeping lock. Who finds it held waits without steps until it is free. Clones are handles.
+#[derive(Clone)]
+pub struct Lock {
+    inner: Rc<LockInner>,
+}
+
+struct LockInner {
+    gate: Gate<()>,
+    held: Cell<bool>,
 }
 
 impl Lock {
     pub(super) fn new(core: Rc<Core>, object: Object) -> Lock {
-        Lock { core, object, held: Rc::new(Cell::new(false)) }
+        Lock { inner: Rc::new(LockInner { gate: Gate::new(core, object), held: Cell::new(false) }) }
     }
 
-    /// Takes the lock: one step when it is free, and one for every attempt that finds it held.
+    /// Takes the lock: one step, made when the lock is free.
     pub async fn lock(&self) {
-        while !self.try_lock().await {
-            self.core.block(self.object).await;
-        }
+        let LockInner { gate, held } = &*self.inner;
+        gate.pass(Op::new(OpKind::Lock, gate.object, 8), !held.get(), ()).await;
+        held.set(true);
+        gate.close(|()| false);
     }
 
     /// Takes the lock if it is free: one step. False when it is held.
     pub async fn try_lock(&self) -> bool {
-        self.core.step(Op::new(OpKind::Lock, self.object, 8)).await;
-        !self.held.replace(true)
+        let LockInner { gate, held } = &*self.inner;
+        gate.core.step(Op::new(OpKind::Rmw, gate.object, 8)).await;
+        let taken = !held.replace(true);
+        if taken {
+            gate.close(|()| false);
+        }
+        taken
     }
 
     /// Releases the lock: one step.
@@ -39,36 +90,55 @@ impl Lock {
     /// # Panics
     /// When the lock is free: the program is wrong.
     pub async fn unlock(&self) {
-        self.core.step(Op::new(OpKind::Unlock, self.object, 8)).await;
-        assert!(self.held.replace(false), "unlock of a free lock");
-        self.core.wake(self.object);
+        let LockInner { gate, held } = &*self.inner;
+        gate.core.step(Op::new(OpKind::Unlock, gate.object, 8)).await;
+        assert!(held.replace(false), "unlock of a free lock");
+        gate.open();
     }
 }
 
-/// A lock that many readers or one writer hold. Writers have no precedence.
+/// A lock that many readers or one writer hold. Writers have no precedence. What readers do to it commutes.
 #[derive(Clone)]
 pub struct RwLock {
-    core: Rc<Core>,
-    object: Object,
+    inner: Rc<RwLockInner>,
+}
+
+struct RwLockInner {
+    gate: Gate<Mode>,
     /// Number of readers, or [`WRITER`].
-    holders: Rc<Cell<u32>>,
+    holders: Cell<u32>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Read,
+    Write,
 }
 
 const WRITER: u32 = u32::MAX;
 
+impl RwLockInner {
+    fn allows(&self, mode: Mode) -> bool {
+        match mode {
+            Mode::Read => self.holders.get() != WRITER,
+            Mode::Write => self.holders.get() == 0,
+        }
+    }
+}
+
 impl RwLock {
     pub(super) fn new(core: Rc<Core>, object: Object) -> RwLock {
-        RwLock { core, object, holders: Rc::new(Cell::new(0)) }
+        RwLock { inner: Rc::new(RwLockInner { gate: Gate::new(core, object), holders: Cell::new(0) }) }
     }
 
-    /// Takes the lock for reading: one step an attempt.
+    /// Takes the lock for reading: one step, made when no writer holds it.
     pub async fn read(&self) {
-        self.acquire(|holders| (holders != WRITER).then(|| holders + 1)).await;
+        self.acquire(Mode::Read).await;
     }
 
-    /// Takes the lock for writing: one step an attempt.
+    /// Takes the lock for writing: one step, made when nobody holds it.
     pub async fn write(&self) {
-        self.acquire(|holders| (holders == 0).then_some(WRITER)).await;
+        self.acquire(Mode::Write).await;
     }
 
     /// Releases the lock, however it was taken: one step.
@@ -76,23 +146,26 @@ impl RwLock {
     /// # Panics
     /// When the lock is free: the program is wrong.
     pub async fn unlock(&self) {
-        self.core.step(Op::new(OpKind::Unlock, self.object, 8)).await;
-        self.holders.set(match self.holders.get() {
+        let RwLockInner { gate, holders } = &*self.inner;
+        let op = Op::new(OpKind::Unlock, gate.object, 8);
+        // Who holds it stays the same until the holder is picked.
+        gate.core.step(if holders.get() == WRITER { op } else { op.as_reader() }).await;
+        holders.set(match holders.get() {
             0 => panic!("unlock of a free lock"),
             WRITER => 0,
             readers => readers - 1,
         });
-        self.core.wake(self.object);
+        gate.open();
+        gate.close(|mode| self.inner.allows(*mode));
     }
 
-    async fn acquire(&self, taken: impl Fn(u32) -> Option<u32>) {
-        loop {
-            self.core.step(Op::new(OpKind::Lock, self.object, 8)).await;
-            if let Some(holders) = taken(self.holders.get()) {
-                return self.holders.set(holders);
-            }
-            self.core.block(self.object).await;
-        }
+    async fn acquire(&self, mode: Mode) {
+        let RwLockInner { gate, holders } = &*self.inner;
+        let op = Op::new(OpKind::Lock, gate.object, 8);
+        let op = if mode == Mode::Read { op.as_reader() } else { op };
+        gate.pass(op, self.inner.allows(mode), mode).await;
+        holders.set(if mode == Mode::Write { WRITER } else { holders.get() + 1 });
+        gate.close(|mode| self.inner.allows(*mode));
     }
 }
 
@@ -110,8 +183,7 @@ impl Condvar {
         Condvar { core, object, waiting: Rc::default(), nr_tickets: Rc::default() }
     }
 
-    /// Releases `lock`, waits for a signal, and takes `lock` again. One step to queue up, one to release, and one for each attempt to
-    /// take the lock; a signal that comes once the caller has queued up is not lost.
+    /// Releases `lock`, waits for a signal, and takes `lock` again. One step to queue up, one to release, and one to take the lock; a signal that comes once the caller has queued up is not lost.
     ///
     /// # Panics
     /// When the lock is free: the program is wrong.
@@ -149,32 +221,34 @@ impl Condvar {
 /// A counting semaphore.
 #[derive(Clone)]
 pub struct Semaphore {
-    core: Rc<Core>,
-    object: Object,
-    permits: Rc<Cell<u32>>,
+    inner: Rc<SemaphoreInner>,
+}
+
+struct SemaphoreInner {
+    gate: Gate<()>,
+    permits: Cell<u32>,
 }
 
 impl Semaphore {
     pub(super) fn new(core: Rc<Core>, object: Object, permits: u32) -> Semaphore {
-        Semaphore { core, object, permits: Rc::new(Cell::new(permits)) }
+        Semaphore { inner: Rc::new(SemaphoreInner { gate: Gate::new(core, object), permits: Cell::new(permits) }) }
     }
 
-    /// Takes a permit, waiting for one if need be: one step an attempt.
+    /// Takes a permit: one step, made when there is one.
     pub async fn acquire(&self) {
-        loop {
-            self.core.step(Op::new(OpKind::Lock, self.object, 8)).await;
-            if let Some(left) = self.permits.get().checked_sub(1) {
-                return self.permits.set(left);
-            }
-            self.core.block(self.object).await;
-        }
+        let SemaphoreInner { gate, permits } = &*self.inner;
+        gate.pass(Op::new(OpKind::Lock, gate.object, 8), permits.get() > 0, ()).await;
+        permits.set(permits.get() - 1);
+        gate.close(|()| permits.get() > 0);
     }
 
     /// Gives a permit back, or a new one: one step.
     pub async fn release(&self) {
-        self.core.step(Op::new(OpKind::Unlock, self.object, 8)).await;
-        self.permits.set(self.permits.get() + 1);
-        self.core.wake(self.object);
+        let SemaphoreInner { gate, permits } = &*self.inner;
+        // No release of a lock: who acquires may well have been able to before.
+        gate.core.step(Op::new(OpKind::Rmw, gate.object, 8)).await;
+        permits.set(permits.get() + 1);
+        gate.open();
     }
 }
 
