@@ -25,12 +25,14 @@
 //! | [`window`] | who has to be stalled for how long before a run's order comes about by itself |
 //! | [`figures`] | what all of this costs, measured, and the commands that measure it (no code) |
 //! | [`shared`] | the smallest way in: shared cells and a lock, without simulated memory |
+//! | [`bare`] | the smallest way to simulated memory, its models and the race detector |
 //!
 //! What the searches are worth, and how to repeat the figures: `docs/search.md`.
 //!
 //! `sim` knows no kernel: it is useful alone for any concurrent protocol over shared memory.
 
 pub mod alloc;
+pub mod bare;
 pub mod cpu;
 pub mod device;
 pub mod engine;

@@ -1,12 +1,12 @@
 //! The machine: RAM, allocator, locks, CPUs, remapping units and devices around one engine, with one event stream.
 
-use std::cell::{Cell, Ref, RefCell};
+use std::cell::{Cell, Ref, RefCell, RefMut};
 use std::pin::Pin;
 use std::rc::Rc;
 
 use iommu_model::addr::{Pa, Pfn};
 
-use crate::alloc::{FrameAllocator, Zone, slab};
+use crate::alloc::{FrameAllocator, Placement, Zone, slab};
 use crate::cpu::Cpu;
 use crate::device::Fabric;
 use crate::engine::{Actor, ActorId, ChoiceKind, Core, Engine, FutureActor, Group, Life, Object, Op, OpKind, Spawn};
@@ -69,6 +69,11 @@ pub struct MachineConfig {
     pub model: MemoryModel,
     /// Look for data races, by these rules.
     pub races: Option<RaceRules>,
+    /// Which free memory is handed out.
+    pub placement: Placement,
+    /// A finding is recorded only and does not end the run: for searches that learn from whole runs
+    /// ([`Explorer::needs_whole_runs`](crate::policy::Explorer::needs_whole_runs)).
+    pub goes_on: bool,
 }
 
 /// Everything the actors of one run share.
@@ -89,6 +94,7 @@ pub struct Machine {
     pub(crate) overlay: Option<Box<Overlay>>,
     races: Option<Box<RefCell<RaceDetector>>>,
     functions: Functions,
+    goes_on: bool,
 }
 
 impl Machine {
@@ -105,22 +111,23 @@ impl Machine {
         oracles: Vec<Box<dyn Oracle>>,
         config: MachineConfig,
     ) -> Rc<Machine> {
-        let MachineConfig { keep_log, model, races } = config;
+        let MachineConfig { keep_log, model, races, placement, goes_on } = config;
         let walkers_snoop = fabric.units().iter().all(|slot| slot.unit.borrow().capabilities().coherent);
         let overlay = Overlay::new(model, memory.frames.len(), walkers_snoop);
         Rc::new(Machine {
             overlay,
-            races: races.map(|rules| Box::new(RefCell::new(RaceDetector::new(rules)))),
+            races: races.map(|rules| Box::new(RefCell::new(RaceDetector::new(rules, model != MemoryModel::Sc)))),
             core,
             fabric,
             costs: CpuCosts::default(),
             memory: RefCell::new(memory),
-            frames: RefCell::new(FrameAllocator::new()),
+            frames: RefCell::new(FrameAllocator::new(placement)),
             judge: RefCell::new(Judge::new(oracles, keep_log)),
             locks: RefCell::new(LockShadow::default()),
             stop: RefCell::new(None),
             scratch_only: Cell::new(false),
             functions: Functions::default(),
+            goes_on,
         })
     }
 
@@ -215,6 +222,11 @@ impl Machine {
         self.judge.borrow()
     }
 
+    /// The judge, when the run is over.
+    pub fn judge_mut(&self) -> RefMut<'_, Judge> {
+        self.judge.borrow_mut()
+    }
+
     /// Changes shadow or bytes outside any step: set-up of a run, or what takes no step of its own. Own buffered stores go before.
     pub fn with_memory<R>(&self, change: impl FnOnce(&mut Memory) -> R) -> R {
         if self.overlay.is_some() {
@@ -288,7 +300,7 @@ impl Machine {
         let memory = self.memory.borrow();
         let event = Event { step: self.core.steps(), actor, era: memory.era, kind };
         let function = self.functions.of(actor);
-        if self.judge.borrow_mut().tell(&event, &View { memory: &memory, fabric: &self.fabric }, function) {
+        if self.judge.borrow_mut().tell(&event, &View { memory: &memory, fabric: &self.fabric }, function) && !self.goes_on {
             self.core.halt();
         }
     }
@@ -308,7 +320,9 @@ impl Machine {
     pub(crate) fn found(&self, finding: Finding) {
         let function = self.functions.of(finding.actor);
         self.judge.borrow_mut().found(finding, function);
-        self.core.halt();
+        if !self.goes_on {
+            self.core.halt();
+        }
     }
 
     /// Records that the kernel stopped itself and ends the run.
@@ -456,13 +470,13 @@ impl Machine {
     /// Takes a slab object of `bytes` bytes; a new slab page is tagged `page_tag`.
     pub fn take_object(&self, bytes: u16, tag: Tag, page_tag: Tag) -> Option<Pa> {
         let actor = self.core.current();
-        let found = slab::take_slot(&mut self.memory.borrow_mut(), &self.core, bytes, tag, actor);
+        let found = self.take_slot(bytes, tag, actor);
         let pa = match found {
             Some(pa) => pa,
             None => {
                 let pfn = self.take_frames(0, Zone::Normal, page_tag)?;
                 slab::add_page(&mut self.memory.borrow_mut(), pfn, bytes);
-                slab::take_slot(&mut self.memory.borrow_mut(), &self.core, bytes, tag, actor)?
+                self.take_slot(bytes, tag, actor)?
             }
         };
         if let Some(overlay) = &self.overlay {
@@ -472,6 +486,11 @@ impl Machine {
         self.core.charge(self.costs.allocate);
         self.emit(EventKind::ObjectTaken { pa, bytes, tag });
         Some(pa)
+    }
+
+    fn take_slot(&self, bytes: u16, tag: Tag, actor: ActorId) -> Option<Pa> {
+        let placement = self.frames.borrow().placement();
+        slab::take_slot(&mut self.memory.borrow_mut(), &self.core, placement, bytes, tag, actor)
     }
 
     /// Frees the slab object at `pa`; anything else there is a finding.

@@ -58,6 +58,7 @@ pub const ALL: &[Canary] = &[
     Canary { defect: Defect::FailedPreserveKeepsFile, scenario: "preserve-fails-midway", kernel: "tip", runs: 400 },
     Canary { defect: Defect::UnpreserveKeepsHold, scenario: "abort-and-reuse", kernel: "tip", runs: 200 },
     Canary { defect: Defect::PreservedDeviceStopped, scenario: "update-with-dma", kernel: "tip", runs: 100 },
+    Canary { defect: Defect::TrackerUnlocked, scenario: "abort-and-reuse", kernel: "tip", runs: 1000 },
     Canary { defect: Defect::RetrieveLosesUptodate, scenario: "update-with-dma", kernel: "tip-reclaim", runs: 100 },
 ];
 

@@ -111,6 +111,8 @@ defects! {
     PreservedDeviceStopped = "preserved-device-stopped", "running", "reverse of the test for preserved devices in pci_device_shutdown()";
     /// The queue's doorbell is rung without a barrier behind the descriptors. Needs `memory-model=weak`.
     DoorbellRelaxed = "doorbell-relaxed", "I8", "writel_relaxed() in qi_submit_sync()";
+    /// The KHO tracker is added to without its mutex. Needs `races=kcsan`.
+    TrackerUnlocked = "tracker-unlocked", "RACE", "missing mutex in kho_radix_add_page()";
 }
 
 impl Defect {
@@ -119,6 +121,7 @@ impl Defect {
         match self {
             Defect::LeafNotFlushed | Defect::ParentNotFlushed | Defect::ContextNotFlushed => &[("coherent-walker", 0)],
             Defect::DoorbellRelaxed => &[("memory-model", 2)],
+            Defect::TrackerUnlocked => &[("races", 1)],
             _ => &[],
         }
     }

@@ -99,6 +99,7 @@ fn sweep(jobs: usize) -> Catch {
         policy: sim::policy::PolicySpec::default(),
         fail_nth: None,
         settings: golden.settings.clone(),
+        product: None,
     };
     let hunt = Hunt { budget: Budget::Runs(300), jobs, seed: 1, partition: Partition::WHOLE };
     hunt.run(&selection, &Progress::new(), None, &AtomicBool::new(false))

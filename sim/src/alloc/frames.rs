@@ -22,17 +22,57 @@ pub enum Zone {
     ScratchOnly,
 }
 
+/// Which of the free blocks that fit is handed out. All but the first are adversaries: each makes one kind of wrong access land where it
+/// does harm, every time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Placement {
+    /// A choice of the run among the most recently freed, the oldest and one in between.
+    #[default]
+    Drawn,
+    /// What was freed last, even cut from a block it was merged into: who still uses what it freed meets the next owner at once.
+    Reuse,
+    /// The one that was freed longest ago: what nobody was to write stays as it was for as long as can be.
+    Oldest,
+    /// What lies behind the block handed out last, or near it: who writes past an end meets the next owner.
+    Neighbour,
+    /// One cut from the largest free block, while smaller ones would do: neighbours of one block belong to blocks of other orders.
+    Split,
+}
+
+impl Placement {
+    /// All, the drawn one first.
+    pub const ALL: [Placement; 5] = [Placement::Drawn, Placement::Reuse, Placement::Oldest, Placement::Neighbour, Placement::Split];
+
+    fn has_target(self) -> bool {
+        matches!(self, Placement::Reuse | Placement::Neighbour)
+    }
+}
+
+/// How far the frame `target` lies from the block of 2^`order` frames at `head`; 0 inside.
+fn distance(head: u32, order: u8, target: u32) -> u32 {
+    let last = head + (1 << order) - 1;
+    target.clamp(head, last).abs_diff(target)
+}
+
 /// Free lists of one generation.
 #[derive(Default)]
 pub struct FrameAllocator {
     /// `free[scratch][order]`: heads of free blocks, most recently freed last.
     free: [[Vec<u32>; MAX_ORDER as usize + 1]; 2],
+    placement: Placement,
+    /// The frame that the next request is to get, where the placement goes by that.
+    target: u32,
 }
 
 impl FrameAllocator {
     /// No free memory.
-    pub fn new() -> FrameAllocator {
-        FrameAllocator::default()
+    pub fn new(placement: Placement) -> FrameAllocator {
+        FrameAllocator { placement, ..FrameAllocator::default() }
+    }
+
+    /// Which blocks are handed out.
+    pub fn placement(&self) -> Placement {
+        self.placement
     }
 
     /// Forgets all free lists.
@@ -71,30 +111,41 @@ impl FrameAllocator {
         }
     }
 
-    /// Takes a block of 2^`order` frames. Where several would do, the choice is the policy's: the most recently freed one, the
-    /// oldest, or one in between.
+    /// Takes a block of 2^`order` frames. Where several would do, the [`Placement`] says which.
     pub fn take(&mut self, memory: &mut Memory, core: &Core, order: u8, zone: Zone, tag: Tag, actor: ActorId) -> Option<Pfn> {
         let areas: &[usize] = match zone {
             Zone::Normal => &[0],
             Zone::Movable => &[1, 0],
             Zone::ScratchOnly => &[1],
         };
-        let (area, from) = areas
-            .iter()
-            .find_map(|area| (order..=MAX_ORDER).find(|from| !self.free[*area][usize::from(*from)].is_empty()).map(|from| (*area, from)))?;
+        let (area, from) = areas.iter().find_map(|area| self.order_from(*area, order).map(|from| (*area, from)))?;
+        let target = self.target;
         let list = &mut self.free[area][usize::from(from)];
         let last = list.len() - 1;
-        let at = match core.choose(ChoiceKind::Placement, list.len().min(3) as u32) {
-            0 => last,
-            1 => 0,
-            _ => last / 2,
+        let at = match self.placement {
+            Placement::Drawn => match core.choose(ChoiceKind::Placement, list.len().min(3) as u32) {
+                0 => last,
+                1 => 0,
+                _ => last / 2,
+            },
+            Placement::Reuse | Placement::Neighbour => (0..=last).min_by_key(|at| distance(list[*at], from, target)).unwrap_or(last),
+            Placement::Oldest | Placement::Split => 0,
         };
-        let pfn = list.remove(at);
+        let mut pfn = list.remove(at);
         memory.frames[pfn as usize].free_order = 0;
         let mut have = from;
         while have > order {
             have -= 1;
-            self.insert(memory, pfn + (1 << have), have);
+            let upper = pfn + (1 << have);
+            if self.placement.has_target() && target >= upper {
+                self.insert(memory, pfn, have);
+                pfn = upper;
+            } else {
+                self.insert(memory, upper, have);
+            }
+        }
+        if self.placement == Placement::Neighbour {
+            self.target = pfn + (1 << order);
         }
         let (era, step) = (memory.era, core.steps() as u32);
         for frame in &mut memory.frames[pfn as usize..pfn as usize + (1 << order)] {
@@ -111,6 +162,17 @@ impl FrameAllocator {
         Some(Pfn(u64::from(pfn)))
     }
 
+    /// The order of the blocks that a request for `order` is cut from.
+    fn order_from(&self, area: usize, order: u8) -> Option<u8> {
+        let mut orders = (order..=MAX_ORDER).filter(|from| !self.free[area][usize::from(*from)].is_empty());
+        let nearest = |from: &u8| self.free[area][usize::from(*from)].iter().map(|head| distance(*head, *from, self.target)).min();
+        match self.placement {
+            Placement::Drawn | Placement::Oldest => orders.next(),
+            Placement::Split => orders.next_back(),
+            Placement::Reuse | Placement::Neighbour => orders.min_by_key(nearest),
+        }
+    }
+
     /// Gives a block back and merges it with free buddies.
     ///
     /// # Panics
@@ -118,6 +180,9 @@ impl FrameAllocator {
     pub fn give(&mut self, memory: &mut Memory, core: &Core, pfn: Pfn, order: u8, actor: ActorId) {
         let step = core.steps() as u32;
         let mut head = pfn.0 as usize;
+        if self.placement == Placement::Reuse {
+            self.target = head as u32;
+        }
         for frame in &mut memory.frames[head..head + (1 << order)] {
             assert_eq!(frame.state, FrameState::Owned, "only owned frames are given back");
             frame.state = FrameState::Free;
@@ -149,5 +214,51 @@ impl FrameAllocator {
         let frame = &mut memory.frames[pfn as usize];
         frame.free_order = order + 1;
         self.free[usize::from(frame.scratch)][usize::from(order)].push(pfn);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{FaultPlan, PolicySpec, Profile};
+
+    /// Takes five frames, frees the second and then the fourth, and takes two more: the first five, and the last two.
+    fn taken(placement: Placement, seed: u64) -> (Vec<u64>, Vec<u64>) {
+        let core = Core::new(PolicySpec::Uniform.build(seed, &Profile::default(), FaultPlan::Never));
+        let mut memory = Memory::new(64);
+        memory.frames[1..].iter_mut().for_each(|frame| frame.state = FrameState::Free);
+        let mut frames = FrameAllocator::new(placement);
+        frames.rebuild(&mut memory);
+        let take = |frames: &mut FrameAllocator, memory: &mut Memory| {
+            frames.take(memory, &core, 0, Zone::Normal, Tag(1), ActorId(0)).expect("there is memory").0
+        };
+        let first: Vec<u64> = (0..5).map(|_| take(&mut frames, &mut memory)).collect();
+        for at in [1, 3] {
+            frames.give(&mut memory, &core, Pfn(first[at]), 0, ActorId(0));
+        }
+        let last = (0..2).map(|_| take(&mut frames, &mut memory)).collect();
+        (first, last)
+    }
+
+    #[test]
+    fn each_adversary_hands_out_what_it_says() {
+        let (first, last) = taken(Placement::Reuse, 0);
+        assert_eq!(last[0], first[3], "freed last");
+        let (first, last) = taken(Placement::Neighbour, 0);
+        assert!(first.windows(2).all(|pair| pair[1] == pair[0] + 1) && last == [first[4] + 1, first[4] + 2], "{first:?}, {last:?}");
+        let (first, last) = taken(Placement::Split, 0);
+        assert!(first[0] == 32, "{first:?}: smaller blocks would have done");
+        let apart = |pfn: &u64| first.iter().all(|other| pfn == other || pfn.abs_diff(*other) > 1);
+        assert!(first.iter().all(apart), "{first:?}, {last:?}: each cut from another block");
+        let (first, last) = taken(Placement::Oldest, 0);
+        assert_eq!(last, [first[1], first[3]], "freed first");
+    }
+
+    #[test]
+    fn only_the_drawn_placement_depends_on_the_seed() {
+        for placement in Placement::ALL {
+            let differs = (0..20).any(|seed| taken(placement, seed) != taken(placement, 0));
+            assert_eq!(differs, placement == Placement::Drawn, "{placement:?}");
+        }
     }
 }

@@ -3,5 +3,5 @@
 mod frames;
 pub(crate) mod slab;
 
-pub use frames::{FrameAllocator, MAX_ORDER, Zone};
+pub use frames::{FrameAllocator, MAX_ORDER, Placement, Zone};
 pub use slab::OBJECT_BYTES_MAX;

@@ -2,6 +2,7 @@
 
 use iommu_model::addr::{Pa, Pfn};
 
+use super::Placement;
 use crate::engine::{ActorId, ChoiceKind, Core};
 use crate::memory::{FRAME_BYTES, Memory, ObjectState, SHARED, SlabObject, SlabPage, Tag};
 
@@ -15,8 +16,9 @@ fn slot_log2(bytes: u16) -> u8 {
     bytes.next_power_of_two().clamp(SLOT_BYTES_MIN, OBJECT_BYTES_MAX).trailing_zeros() as u8
 }
 
-/// Finds a slot for `bytes` bytes: a free one, or a quarantined one when the policy says so. None: a new slab page is needed.
-pub(crate) fn take_slot(memory: &mut Memory, core: &Core, bytes: u16, tag: Tag, actor: ActorId) -> Option<Pa> {
+/// Finds a slot for `bytes` bytes: a free one, or a quarantined one when the policy or the placement says so. None: a new slab page is
+/// needed.
+pub(crate) fn take_slot(memory: &mut Memory, core: &Core, placement: Placement, bytes: u16, tag: Tag, actor: ActorId) -> Option<Pa> {
     let slot_log2 = slot_log2(bytes);
     let pages = || memory.slabs.iter().enumerate().filter(|(_, slab)| slab.slot_log2 == slot_log2);
     let is = |state: ObjectState| move |object: &SlabObject| object.state == state;
@@ -26,7 +28,11 @@ pub(crate) fn take_slot(memory: &mut Memory, core: &Core, bytes: u16, tag: Tag, 
     let reusable = pages().rfind(|(_, slab)| slab.nr_quarantined > 0);
     let reusable = reusable.and_then(|(page, slab)| Some((page, slab.slots.iter().rposition(is(ObjectState::Quarantined))?)));
     let (page, index) = match (fresh, reusable) {
-        (Some(fresh), Some(reused)) => [fresh, reused][core.choose(ChoiceKind::Placement, 2) as usize],
+        (Some(fresh), Some(reused)) => match placement {
+            Placement::Drawn => [fresh, reused][core.choose(ChoiceKind::Placement, 2) as usize],
+            Placement::Reuse => reused,
+            Placement::Oldest | Placement::Neighbour | Placement::Split => fresh,
+        },
         (Some(fresh), None) => fresh,
         (None, Some(reused)) => reused,
         (None, None) => return None,

@@ -7,6 +7,7 @@ mod load;
 mod rmw;
 mod step;
 mod store;
+mod task;
 
 use std::cell::Cell;
 use std::convert::Infallible;
@@ -24,6 +25,7 @@ pub use load::Read;
 pub use rmw::Rmw;
 pub use step::{Dead, Step};
 pub use store::Store;
+pub use task::Started;
 
 /// A program's handle on the machine. Cloning gives another handle of the same program.
 #[derive(Clone)]

@@ -66,6 +66,9 @@ pub trait Oracle {
 /// The number of [`EventKind::Store`].
 const STORE: usize = EventKind::Store { pa: Pa(0), bytes: 0, old: 0, new: 0, flavor: Flavor::Plain }.index();
 
+/// Events that room is made for before a run whose events are kept.
+const LOG_RESERVE: usize = 1 << 13;
+
 /// Keeps the trace hash, feeds the oracles and remembers the first finding.
 pub struct Judge {
     oracles: Vec<Box<dyn Oracle>>,
@@ -112,7 +115,7 @@ impl Judge {
             by_kind,
             by_verb,
             hash: TraceHash::default(),
-            log: keep_log.then(Vec::new),
+            log: keep_log.then(|| Vec::with_capacity(LOG_RESERVE)),
             finding: None,
             nr_events: 0,
             functions: Vec::new(),
@@ -202,6 +205,11 @@ impl Judge {
     /// The trace hash so far.
     pub fn hash(&self) -> u64 {
         self.hash.value()
+    }
+
+    /// Takes the kept events out, with the function each was made in.
+    pub fn take_log(&mut self) -> (Vec<Event>, Vec<&'static str>) {
+        (self.log.take().unwrap_or_default(), std::mem::take(&mut self.functions))
     }
 
     /// The kept events.

@@ -74,9 +74,9 @@ pub struct Budget {
 }
 
 impl Default for Budget {
-    /// About a second of the whole machine.
+    /// Less than a second of the whole machine, for most runs half of that.
     fn default() -> Budget {
-        Budget { runs: 4_000, steps: 3_000_000 }
+        Budget { runs: 1_200, steps: 3_000_000 }
     }
 }
 

@@ -1,10 +1,10 @@
 //! What is left out, in which order, and how much at a time.
 
-use super::Shrinker;
 use super::cast::Label;
 use super::performer::Performer;
 use super::scribe::{Observed, Source};
 use super::script::{Place, Script};
+use super::{Budget, Shrinker};
 use crate::engine::ChoiceKind;
 use crate::policy::{FaultPlan, Policy, PolicySpec, Profile};
 
@@ -32,6 +32,9 @@ const ORDER: [Part; 7] = [Part::Actor, Part::Turn, Part::Operation, Part::Failur
 
 /// Schedules that are tried before a world, or a place to start from, is given up.
 const SCHEDULES: u64 = 16;
+
+/// The part of the budget that is spent before nobody starts from elsewhere any more.
+const RESTART_SHARE: u64 = 3;
 
 /// Places to start from beside the run given.
 const RESTARTS: u64 = 3;
@@ -103,13 +106,17 @@ impl<F: FnMut(Box<dyn Policy>, u64) -> bool> Shrinker<F> {
             tried += usize::from(!smaller && !self.restart(&original, &[place], 0, Self::leave_out_large_parts));
         }
         let complete = self.settle();
-        // What cannot be left out singly depends on where one started: from elsewhere less may be left.
+        // What cannot be left out singly depends on where one started: from elsewhere less may be left. It rarely is, so only what is left of
+        // a part of the budget goes into it.
+        let whole = self.budget;
+        self.budget = Budget { runs: whole.runs / RESTART_SHARE, steps: whole.steps / RESTART_SHARE };
         for attempt in 1..=RESTARTS {
             self.restart(&original, &[], attempt * SCHEDULES, |shrinker| {
                 shrinker.leave_out_large_parts();
                 shrinker.settle();
             });
         }
+        self.budget = whole;
         complete
     }
 
@@ -130,7 +137,9 @@ impl<F: FnMut(Box<dyn Policy>, u64) -> bool> Shrinker<F> {
         let Some(found) = found else { return false };
         let best = std::mem::replace(&mut self.best, found);
         go_on(self);
-        let smaller = self.best.measure < best.measure;
+        // One that the budget has cut short may have fewer operations and many a switch that could have gone.
+        let settled = !self.is_spent() || self.best.measure.switches <= best.measure.switches;
+        let smaller = settled && self.best.measure < best.measure;
         if !smaller {
             self.best = best;
         }

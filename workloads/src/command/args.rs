@@ -48,6 +48,7 @@ impl RunFlags {
             policy: self.policy,
             fail_nth: self.fail_nth,
             settings: self.set.iter().cloned().chain(self.hosted.then(|| ("hosted".to_owned(), 1))).collect::<Settings>(),
+            product: None,
         })
     }
 }

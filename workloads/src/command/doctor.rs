@@ -65,6 +65,7 @@ pub(super) fn command(args: &Args, console: &mut Console) -> Result<Exit, Comman
             policy: sim::policy::PolicySpec::default(),
             fail_nth: None,
             settings: Settings::new(),
+            product: None,
         };
         let faults: Vec<String> = SEEDS.iter().filter_map(|&seed| compare(&selection.spec(seed)).err()).collect();
         deterministic &= faults.is_empty();
@@ -125,7 +126,16 @@ fn compare_hosted(kernel: &str) -> Result<(), String> {
     let (outgoing, incoming) = names::kernels(kernel)?;
     let scenario = names::scenario("update-with-dma")?;
     let policy = sim::policy::PolicySpec::default();
-    let selection = Selection { scenario, outgoing, incoming, defects: Defects::NONE, policy, fail_nth: None, settings: Settings::new() };
+    let selection = Selection {
+        scenario,
+        outgoing,
+        incoming,
+        defects: Defects::NONE,
+        policy,
+        fail_nth: None,
+        settings: Settings::new(),
+        product: None,
+    };
     let spec = selection.spec(SEEDS[1]);
     let first = host::run(&spec).outcome.trace_hash;
     let other = || host::run(&spec).outcome.trace_hash;

@@ -1,16 +1,19 @@
 //! `lurch matrix`: what finds what. Runs to the first catch for each target, by policy, over several trials.
 //!
+//! Beside the policies stands the search by feedback, which learns from the runs of its trial.
+//!
 //! A target is a revision or a planted defect with the scenario that is meant to find it, and the same under `any`, whose weights
 //! know nothing of it. Listed findings do not count as catches.
 
 use serde::Serialize;
-use sim::policy::PolicySpec;
+use sim::policy::{Feedback, PolicySpec};
+use sim::search::Search;
 
 use super::console::Console;
 use super::{CommandError, Exit};
 use crate::defect::{Defect, Defects};
 use crate::revision::Revision;
-use crate::run::{How, RunSpec, VerdictKind, Workspace, run};
+use crate::run::{How, RunSpec, VerdictKind, Workspace, run, run_searching};
 use crate::scenario::{self, Settings};
 
 #[derive(clap::Args, Debug)]
@@ -21,6 +24,9 @@ pub(super) struct Args {
     /// Trials of each cell.
     #[arg(long, value_name = "N", env = "LURCH_TRIALS", default_value_t = 20)]
     trials: u64,
+    /// Only these columns: names of policies, or `feedback`.
+    #[arg(long, value_name = "POLICY", env = "LURCH_POLICY", value_delimiter = ',')]
+    policy: Vec<Search>,
 }
 
 /// Something to be found.
@@ -64,15 +70,17 @@ const TARGETS: &[Target] = &[
     target("LU-078", "any", "tip", Some(Defect::FreeBeforeFlush), EARLY_FREE),
 ];
 
-const POLICIES: [PolicySpec; 8] = [
-    PolicySpec::Portfolio,
-    PolicySpec::Surw,
-    PolicySpec::Pos,
-    PolicySpec::Rff,
-    PolicySpec::Pct { depth: 3 },
-    PolicySpec::Urw,
-    PolicySpec::Starve,
-    PolicySpec::Uniform,
+const SEARCHES: [Search; 9] = [
+    Search::Policy(PolicySpec::Portfolio),
+    Search::Policy(PolicySpec::Surw),
+    Search::Policy(PolicySpec::Pos),
+    Search::Policy(PolicySpec::Rff),
+    // Learns from the runs of its trial; no seed alone repeats such a run.
+    Search::Feedback,
+    Search::Policy(PolicySpec::Pct { depth: 3 }),
+    Search::Policy(PolicySpec::Urw),
+    Search::Policy(PolicySpec::Starve),
+    Search::Policy(PolicySpec::Uniform),
 ];
 
 #[derive(Serialize)]
@@ -102,16 +110,17 @@ pub(super) fn command(args: &Args, console: &mut Console) -> Result<Exit, Comman
     ))?;
     for target in TARGETS {
         console.say(&format!("{} under {} on {}", target.name, target.scenario, target.kernel))?;
-        for policy in POLICIES {
+        let all: &[Search] = if args.policy.is_empty() { &SEARCHES } else { &args.policy };
+        for &search in all {
             let mut firsts: Vec<u64> =
-                (0..args.trials).filter_map(|trial| first_catch(&mut workspace, target, policy, trial, args.runs)).collect();
+                (0..args.trials).filter_map(|trial| first_catch(&mut workspace, target, search, trial, args.runs)).collect();
             firsts.sort_unstable();
             let found = firsts.len() as u64;
             let runs_to_first =
                 RunsToFirst { median: firsts.get(firsts.len() / 2).copied().unwrap_or(0), max: firsts.last().copied().unwrap_or(0) };
             console.say(&format!(
                 "  {:<10} {:>6} ({:>6})  {found}/{}",
-                policy.to_string(),
+                search.to_string(),
                 runs_to_first.median,
                 runs_to_first.max,
                 args.trials
@@ -121,7 +130,7 @@ pub(super) fn command(args: &Args, console: &mut Console) -> Result<Exit, Comman
                 defect: target.name,
                 scenario: target.scenario,
                 kernel: target.kernel,
-                policy: policy.to_string(),
+                policy: search.to_string(),
                 seeds: args.trials,
                 found,
                 runs_to_first,
@@ -132,21 +141,29 @@ pub(super) fn command(args: &Args, console: &mut Console) -> Result<Exit, Comman
 }
 
 /// Number of the run, from 1, in which a trial first caught its target. Trials use seeds of their own.
-fn first_catch(workspace: &mut Workspace, target: &Target, policy: PolicySpec, trial: u64, runs: u64) -> Option<u64> {
+fn first_catch(workspace: &mut Workspace, target: &Target, search: Search, trial: u64, runs: u64) -> Option<u64> {
     let kernel = Revision::by_name(target.kernel).expect("targets name known kernels");
     let mut spec = RunSpec {
         scenario: scenario::by_name(target.scenario).expect("targets name known scenarios"),
         outgoing: kernel,
         incoming: kernel,
         defects: target.defect.map_or(Defects::NONE, |defect| Defects::NONE.with(defect)),
-        policy,
+        policy: match search {
+            Search::Policy(policy) => policy,
+            Search::Feedback => PolicySpec::default(),
+        },
         seed: 0,
         fail_nth: None,
         settings: Settings::new(),
     };
+    let mut feedback = Feedback::new();
     (1..=runs).find(|n| {
         spec.seed = (trial << 32) + n;
-        let verdict = run(workspace, &spec, &How::default()).verdict;
+        let outcome = match search {
+            Search::Policy(_) => run(workspace, &spec, &How::default()),
+            Search::Feedback => run_searching(workspace, &spec, |faults| feedback.policy(spec.seed, faults)),
+        };
+        let verdict = outcome.verdict;
         verdict.kind == VerdictKind::Violation && verdict.listed.is_none() && target.properties.contains(&verdict.property.as_str())
     })
 }

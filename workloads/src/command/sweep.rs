@@ -1,8 +1,11 @@
 //! `lurch sweep`: many seeds, findings told apart and confirmed, oracles checked by canaries, a clean claim only when it is earned.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+
+use serde::Serialize;
 
 use super::args::{JobsFlag, RunFlags, SeedFlag};
 use super::console::Console;
@@ -10,11 +13,12 @@ use super::{CommandError, Exit};
 use crate::names;
 use crate::report::json::{FindingJson, RunJson, line};
 use crate::report::text::{self, Case, Form};
-use crate::run::Workspace;
+use crate::run::{Way, Workspace};
 use crate::scenario::{self, Scenario};
 use crate::seed_file::SeedFile;
 use crate::shrink::shrink_run;
 use crate::sweep::hunt::{Catch, Hunt};
+use crate::sweep::product::Product;
 use crate::sweep::progress::Progress;
 use crate::sweep::store::{self, Store};
 use crate::sweep::triage::{Finding, triage};
@@ -23,6 +27,9 @@ use crate::token;
 
 /// Runs of each scenario when no budget is given.
 const RUNS_DEFAULT: u64 = 2_000;
+
+/// Most schedules of `--fail-every`.
+const SCHEDULES_MAX: u64 = 10_000;
 
 /// Findings of a sweep that are shrunk, where they are stored: the first ones.
 const SHRUNK_MAX: usize = 16;
@@ -50,6 +57,10 @@ pub(super) struct Args {
     /// Make only these of the runs: `slice:2/8` is the second of eight disjoint parts.
     #[arg(long, value_name = "slice:I/N", env = "LURCH_PARTITION", value_parser = Partition::parse)]
     partition: Option<Partition>,
+    /// Not one seed after another: fail each fallible call in turn, in each way (`lurch list settings`, `fail`), under K schedules with at
+    /// most two delays (or --policy), each with one way of placing memory. --runs and --time-budget end it early.
+    #[arg(long, value_name = "K", env = "LURCH_FAIL_EVERY", conflicts_with_all = ["fail_nth", "hosted"], value_parser = names::number)]
+    fail_every: Option<u64>,
     /// Write findings into this folder, each with its seed file and a shrunk one; findings.ndjson in it is only appended to.
     #[arg(long, value_name = "DIR", env = "LURCH_RESULTS")]
     results: Option<PathBuf>,
@@ -59,7 +70,12 @@ pub(super) struct Args {
 }
 
 pub(super) fn command(args: &Args, console: &mut Console) -> Result<Exit, CommandError> {
-    let selections = select(args)?;
+    let mut selections = select(args)?;
+    if let Some(nr_schedules) = args.fail_every {
+        for selection in &mut selections {
+            selection.product = Some(Arc::new(product(selection, nr_schedules, args.seed.seed)?));
+        }
+    }
     let store = args.results.as_deref().map(|dir| Store::open(dir).map_err(|error| failed(dir.display().to_string(), error)));
     let mut sweep = Sweep {
         args,
@@ -75,7 +91,9 @@ pub(super) fn command(args: &Args, console: &mut Console) -> Result<Exit, Comman
     let hunt = Hunt {
         budget: match (args.time_budget, args.runs) {
             (Some(time), _) => Budget::Time(time / share),
-            (None, runs) => Budget::Runs(runs.unwrap_or(RUNS_DEFAULT)),
+            (None, Some(runs)) => Budget::Runs(runs),
+            (None, None) if args.fail_every.is_some() => Budget::Runs(u64::MAX),
+            (None, None) => Budget::Runs(RUNS_DEFAULT),
         },
         jobs: args.jobs.jobs(),
         seed: args.seed.seed,
@@ -90,14 +108,14 @@ pub(super) fn command(args: &Args, console: &mut Console) -> Result<Exit, Comman
         if let Some(error) = &catch.unwritten {
             return Err(failed("results".to_owned(), std::io::Error::other(error.clone())));
         }
-        if let Some((seed, message)) = &catch.panic {
-            let spec = selection.spec(*seed);
-            let again =
-                token::encode(&spec).map_or_else(|| format!("run {} --seed {seed}", spec.scenario.name), |token| format!("replay {token}"));
+        if let Some((number, message)) = &catch.panic {
+            let spec = &selection.run(hunt.seed, *number);
+            let again = token::encode(spec)
+                .map_or_else(|| format!("run {} --seed {}", spec.scenario.name, spec.seed), |token| format!("replay {token}"));
             console.narrate(&format!("lurch: internal error, a bug of lurch: {message}; next: lurch {again}"));
             return Ok(Exit::Internal);
         }
-        sweep.judge(console, selection, catch, hunt.seed)?;
+        sweep.judge(console, selection, catch, hunt.seed, hunt.partition)?;
         if interrupted.load(Ordering::Relaxed) {
             sweep.not_clean.push("interrupted: the sweep is not complete".to_owned());
             sweep.raise(Exit::NoVerdict);
@@ -153,6 +171,34 @@ fn matches(glob: &str, name: &str) -> bool {
     rest.ends_with(last)
 }
 
+/// The fault positions of `selection`, in product with schedules.
+fn product(selection: &Selection, nr_schedules: u64, seed: u64) -> Result<Product, CommandError> {
+    if !(1..=SCHEDULES_MAX).contains(&nr_schedules) {
+        return Err(CommandError::Usage(format!("--fail-every takes a number from 1 to {SCHEDULES_MAX}")));
+    }
+    let product = Product::count(selection, nr_schedules, seed);
+    if product.nr_runs() == 0 {
+        return Err(CommandError::NothingSelected(format!("{} makes no call that can fail", selection.scenario.name)));
+    }
+    Ok(product)
+}
+
+/// How much of the product of fault positions and schedules a sweep covered.
+#[derive(Serialize)]
+struct ProductJson {
+    r#type: &'static str,
+    scenario: &'static str,
+    schedules: usize,
+    /// Fallible calls of all schedules together.
+    calls: u64,
+    /// Ways in which each fails.
+    ways: usize,
+    runs: u64,
+    of: u64,
+    /// Runs in which something was made to fail.
+    failed: u64,
+}
+
 /// A sweep under way.
 struct Sweep<'a> {
     args: &'a Args,
@@ -166,7 +212,14 @@ struct Sweep<'a> {
 
 impl Sweep<'_> {
     /// Tells what a hunt found, and counts it.
-    fn judge(&mut self, console: &mut Console, selection: &Selection, catch: Catch, seed: u64) -> Result<(), CommandError> {
+    fn judge(
+        &mut self,
+        console: &mut Console,
+        selection: &Selection,
+        catch: Catch,
+        seed: u64,
+        partition: Partition,
+    ) -> Result<(), CommandError> {
         let triage = triage(selection, &catch, seed);
         for (seed, what) in &triage.unstable {
             console.narrate(&format!("lurch: {} seed {seed:#x}: {what}; next: lurch doctor", selection.scenario.name));
@@ -179,6 +232,9 @@ impl Sweep<'_> {
         let summary = claim::summary(selection, &catch, findings, seed);
         for line in claim::lines(&summary) {
             console.say(&line)?;
+        }
+        if let Some(product) = &selection.product {
+            self.tell_product(console, selection, product, &catch, partition)?;
         }
         if triage.not_looked_at > 0 {
             let line = format!("  {} more runs had a property and title found above; they were not told apart", triage.not_looked_at);
@@ -194,6 +250,39 @@ impl Sweep<'_> {
         self.total.time += catch.time;
         self.total.tally.add(&catch.tally);
         self.total.distinct.extend(&catch.distinct);
+        Ok(())
+    }
+
+    /// Tells how much of the product of fault positions and schedules was covered; what is missing spoils the clean claim.
+    fn tell_product(
+        &mut self,
+        console: &mut Console,
+        selection: &Selection,
+        product: &Product,
+        catch: &Catch,
+        partition: Partition,
+    ) -> Result<(), CommandError> {
+        let (runs, share) = (catch.tally.runs, partition.share(product.nr_runs()));
+        let (schedules, calls, ways) = (product.nr_schedules(), product.nr_calls(), Way::ALL.len());
+        console.say(&format!(
+            "  faults: {calls} fallible calls of {schedules} schedules, each in {ways} ways: {runs} of {share} runs made; in {} something failed",
+            catch.tally.failed
+        ))?;
+        console.json(&ProductJson {
+            r#type: "faults",
+            scenario: selection.scenario.name,
+            schedules,
+            calls,
+            ways,
+            runs,
+            of: share,
+            failed: catch.tally.failed,
+        })?;
+        if runs < share {
+            let name = selection.scenario.name;
+            self.not_clean.push(format!("{name}: {} of {share} pairs of fault and schedule were not run", share - runs));
+            self.raise(Exit::NoVerdict);
+        }
         Ok(())
     }
 

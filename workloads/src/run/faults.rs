@@ -7,6 +7,51 @@
 use sim::entropy::{Entropy, Stream};
 use sim::policy::{FaultPlan, Profile};
 
+use super::RunSpec;
+
+/// How the call fails that `--fail-nth` names, and what fails after it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Way {
+    /// That call.
+    #[default]
+    Once,
+    /// That call and every later one of its class: the failure is still there on retry.
+    Again,
+    /// That call and the next three, whatever they are.
+    Burst,
+    /// From that call on memory is short for a while: most allocations fail.
+    LowMemory,
+}
+
+/// Calls of [`Way::Burst`].
+const BURST: u32 = 4;
+/// Calls that [`Way::LowMemory`] lasts, and how likely an allocation among them fails, in 1/1024.
+const LOW_MEMORY: (u32, u32) = (64, 640);
+
+impl Way {
+    /// All ways, in the order of the setting's values.
+    pub const ALL: [Way; 4] = [Way::Once, Way::Again, Way::Burst, Way::LowMemory];
+
+    /// The setting that says it.
+    pub const SETTING: &str = "fail";
+
+    /// The way that the settings of `spec` say.
+    pub fn of(spec: &RunSpec) -> Way {
+        let value = spec.settings.get(Way::SETTING).copied().unwrap_or(0);
+        usize::try_from(value).ok().and_then(|at| Way::ALL.get(at)).copied().unwrap_or_default()
+    }
+
+    /// The plan in which the call `nth` fails this way.
+    pub(super) fn plan(self, nth: u32) -> FaultPlan {
+        match self {
+            Way::Once => FaultPlan::Nth(nth),
+            Way::Again => FaultPlan::NthAndRetry { nth, again: true },
+            Way::Burst => FaultPlan::Burst { from: nth, len: BURST },
+            Way::LowMemory => FaultPlan::LowMemory { from: nth, len: LOW_MEMORY.0, per_1024: LOW_MEMORY.1 },
+        }
+    }
+}
+
 /// Longest burst.
 const BURST_MAX: u32 = 8;
 

@@ -10,6 +10,7 @@ mod verdict;
 mod workspace;
 
 pub use env::Env;
+pub use faults::Way;
 pub use judges::Judges;
 pub use outcome::{ActorName, Counts, Failure, Found, Outcome, Region, Verdict, VerdictKind};
 pub use spec::RunSpec;
@@ -22,13 +23,14 @@ use std::rc::Rc;
 use iommu_model::addr::{Pa, Pfn};
 use iommu_model::timing::{Geometry, Params};
 use iommu_model::vtd::{Capabilities, Unit};
+use sim::alloc::Placement;
 use sim::device::Fabric;
 use sim::engine::{ActorId, Burst, Engine, Recorded};
 use sim::machine::{Machine, MachineConfig};
 use sim::memory::{FrameState, Memory};
 use sim::memory_model::MemoryModel;
 use sim::oracle::RaceRules;
-use sim::policy::{Policy, PolicySpec, Replay};
+use sim::policy::{FaultPlan, Policy, PolicySpec, Replay};
 use sim::trace::UnitId;
 
 use crate::host::Mailbox;
@@ -75,6 +77,12 @@ pub fn run(workspace: &mut Workspace, spec: &RunSpec, how: &How<'_>) -> Outcome 
         (None, _) => build(spec.policy),
     };
     run_under(workspace, spec, policy, how, u64::MAX)
+}
+
+/// Runs `spec` with its own failures, under a search of the caller's: `policy` makes the policy from what fails.
+pub fn run_searching(workspace: &mut Workspace, spec: &RunSpec, policy: impl FnOnce(FaultPlan) -> Box<dyn Policy>) -> Outcome {
+    let faults = workspace.profile(spec).faults(spec);
+    run_under(workspace, spec, policy(faults), &How::default(), u64::MAX)
 }
 
 /// Runs `spec` under a policy of the caller's, for at most `steps_max` steps: a run that is cut ends in the bound `steps`.
@@ -191,8 +199,9 @@ impl Run {
         let cycles = engine.cycles();
         workspace.give_engine(engine);
         let (trace_hash, log, functions) = {
-            let judge = machine.judge();
-            (judge.hash(), judge.log().to_vec(), judge.functions().to_vec())
+            let mut judge = machine.judge_mut();
+            let (log, functions) = judge.take_log();
+            (judge.hash(), log, functions)
         };
         let (record, nr_fallible, divergence) = {
             let mut choices = machine.core.choices().borrow_mut();
@@ -231,11 +240,13 @@ fn config_of(spec: &RunSpec, how: &How<'_>) -> MachineConfig {
     MachineConfig {
         keep_log: how.keep_log,
         model: MemoryModel::ALL[setting("memory-model").min(2) as usize],
+        placement: Placement::ALL[setting("placement").min(4) as usize],
         races: match setting("races") {
             0 => None,
             1 => Some(RaceRules::PlainStoresAtomic),
             _ => Some(RaceRules::Strict),
         },
+        goes_on: false,
     }
 }
 

@@ -5,7 +5,7 @@
 
 use sim::policy::{FaultPlan, PolicySpec, Profile, Profiler};
 
-use super::{How, Run, RunSpec, Workspace, faults};
+use super::{How, Run, RunSpec, Way, Workspace, faults};
 use crate::defect::Defects;
 use crate::scenario::Faults;
 
@@ -26,13 +26,15 @@ pub(super) struct RunProfile {
 impl RunProfile {
     /// What the profiling run depends on.
     pub(super) fn key(spec: &RunSpec) -> String {
-        format!("{} {} {} {:?}", spec.scenario.name, spec.outgoing.name, spec.incoming.name, spec.settings)
+        // In the profiling runs nothing fails.
+        let settings = spec.settings.iter().filter(|(key, _)| *key != Way::SETTING);
+        format!("{} {} {} {:?}", spec.scenario.name, spec.outgoing.name, spec.incoming.name, settings.collect::<Vec<_>>())
     }
 
     /// The fault plan of a run: what `--fail-nth` says, else what the scenario's weights and the seed say.
     pub(super) fn faults(&self, spec: &RunSpec) -> FaultPlan {
         if let Some(nth) = spec.fail_nth {
-            return FaultPlan::Nth(nth);
+            return Way::of(spec).plan(nth);
         }
         match spec.scenario.weights.faults {
             Faults::Never => FaultPlan::Never,

@@ -53,6 +53,16 @@ pub const PARAMETERS: &[Parameter] = &[
         &["off", "kcsan", "strict"],
         "look for data races, by the rules KCSAN is shipped with or by all; off unless set",
     ),
+    Parameter::named(
+        "placement",
+        &["drawn", "reuse", "oldest", "neighbour", "split"],
+        "which free memory is handed out: drawn, freed last, freed first, next to the last, cut from the largest; drawn unless set",
+    ),
+    Parameter::named(
+        "fail",
+        &["once", "again", "burst", "low-memory"],
+        "what --fail-nth fails: that call, also every later one of its class, four calls in a row, most allocations for a while",
+    ),
 ];
 
 /// A scenario: a name and weights.

@@ -50,7 +50,7 @@ pub fn missing(selection: &Selection, tally: &Tally) -> Vec<String> {
 pub fn summary(selection: &Selection, catch: &Catch, findings: u64, seed: u64) -> SummaryJson {
     let mut summary = total(&catch.tally, catch, findings);
     let again = |run: u64| {
-        let spec = selection.spec(seed.wrapping_add(run));
+        let spec = selection.run(seed, run);
         token::encode(&spec).unwrap_or_else(|| format!("--seed {:#x}", spec.seed))
     };
     summary.listed_first = catch.tally.listed.iter().map(|(&id, listed)| (id, again(listed.first))).collect();

@@ -38,7 +38,7 @@ pub struct Catch {
     pub distinct: Distinct,
     /// Wall-clock time.
     pub time: std::time::Duration,
-    /// A run that panicked: a bug of lurch. Its seed and what it said.
+    /// A run that panicked: a bug of lurch. Its number and what it said.
     pub panic: Option<(u64, String)>,
     /// Why the result folder could not be written; the hunt ends there.
     pub unwritten: Option<String>,
@@ -86,10 +86,11 @@ impl Hunt {
     }
 
     /// Runs of this partition.
-    fn limit(&self) -> u64 {
+    pub(super) fn limit(&self, selection: &Selection) -> u64 {
+        let there_are = selection.product.as_ref().map_or(u64::MAX, |product| product.nr_runs());
         match self.budget {
-            Budget::Runs(runs) => self.partition.share(runs),
-            Budget::Time(_) => u64::MAX,
+            Budget::Runs(runs) => self.partition.share(runs.min(there_are)),
+            Budget::Time(_) => self.partition.share(there_are),
         }
     }
 
@@ -98,16 +99,20 @@ impl Hunt {
         let mut tally = Tally::default();
         let mut hashes = Vec::with_capacity(BATCH);
         let mut spec = selection.spec(self.seed);
+        let limit = self.limit(selection);
         while !shared.stop.load(Ordering::Relaxed) && !shared.interrupted.load(Ordering::Relaxed) {
             if matches!(self.budget, Budget::Time(time) if watch.elapsed() >= time) {
                 break;
             }
             let n = shared.next.fetch_add(1, Ordering::Relaxed);
-            if n >= self.limit() {
+            if n >= limit {
                 break;
             }
             let number = self.partition.run(n);
-            spec.seed = self.seed.wrapping_add(number);
+            match selection.product {
+                Some(_) => spec = selection.run(self.seed, number),
+                None => spec.seed = self.seed.wrapping_add(number),
+            }
             match catch_unwind(AssertUnwindSafe(|| run(&mut workspace, &spec, &How::default()))) {
                 Ok(outcome) => {
                     tally.count(number, &outcome);
@@ -122,7 +127,7 @@ impl Hunt {
                 }
                 Err(panic) => {
                     workspace = Workspace::new();
-                    shared.catch.lock().panic.get_or_insert((spec.seed, message(panic.as_ref())));
+                    shared.catch.lock().panic.get_or_insert((number, message(panic.as_ref())));
                     shared.stop.store(true, Ordering::Relaxed);
                 }
             }

@@ -14,11 +14,13 @@ pub mod clock;
 pub mod confirm;
 pub mod distinct;
 pub mod hunt;
+pub mod product;
 pub mod progress;
 pub mod store;
 pub mod tally;
 pub mod triage;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sim::policy::PolicySpec;
@@ -27,6 +29,7 @@ use crate::defect::Defects;
 use crate::revision::Revision;
 use crate::run::RunSpec;
 use crate::scenario::{Scenario, Settings};
+use product::Product;
 
 /// What every run of one part of a sweep has in common: everything but the seed.
 #[derive(Clone, Debug)]
@@ -45,9 +48,19 @@ pub struct Selection {
     pub fail_nth: Option<u32>,
     /// Parameters changed.
     pub settings: Settings,
+    /// Not one seed after another, but each fault position in turn.
+    pub product: Option<Arc<Product>>,
 }
 
 impl Selection {
+    /// The run with this number, where run 0 has the seed `first_seed`.
+    pub fn run(&self, first_seed: u64, number: u64) -> RunSpec {
+        match &self.product {
+            Some(product) => product.spec(self, number),
+            None => self.spec(first_seed.wrapping_add(number)),
+        }
+    }
+
     /// The run with `seed`.
     pub fn spec(&self, seed: u64) -> RunSpec {
         RunSpec {

@@ -42,7 +42,7 @@ impl Progress {
         let line = || {
             let tally = &catch.tally;
             let budget = match hunt.budget {
-                Budget::Runs(runs) => format!("{} of {} runs", tally.runs, hunt.partition.share(runs)),
+                Budget::Runs(_) => format!("{} of {} runs", tally.runs, hunt.limit(selection)),
                 Budget::Time(budget) => format!("{}s of {}s  {} runs", time.as_secs(), budget.as_secs(), tally.runs),
             };
             format!(

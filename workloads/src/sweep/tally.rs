@@ -58,6 +58,8 @@ pub struct Tally {
     pub cycles: u64,
     /// Clean runs.
     pub clean: u64,
+    /// Runs in which something was made to fail.
+    pub failed: u64,
     /// Safe stops by title.
     pub stops: BTreeMap<String, u64>,
     /// Bounds by title.
@@ -79,6 +81,7 @@ impl Default for Tally {
             steps: 0,
             cycles: 0,
             clean: 0,
+            failed: 0,
             stops: BTreeMap::new(),
             bounds: BTreeMap::new(),
             listed: BTreeMap::new(),
@@ -96,6 +99,7 @@ impl Tally {
         self.steps += outcome.steps;
         self.cycles += outcome.cycles;
         self.counts.add(&outcome.counts);
+        self.failed += u64::from(!outcome.counts.injected.is_empty());
         for (runs, hits) in self.runs_with_mark.iter_mut().zip(&outcome.counts.marks) {
             *runs += u64::from(*hits > 0);
         }
@@ -123,6 +127,7 @@ impl Tally {
         self.steps += other.steps;
         self.cycles += other.cycles;
         self.clean += other.clean;
+        self.failed += other.failed;
         self.counts.add(&other.counts);
         for (mine, theirs) in self.runs_with_mark.iter_mut().zip(&other.runs_with_mark) {
             *mine += theirs;

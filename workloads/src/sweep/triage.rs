@@ -45,7 +45,7 @@ pub fn triage(selection: &Selection, catch: &Catch, seed: u64) -> Triage {
     for (name, suspects) in &catch.tally.suspects {
         result.not_looked_at += suspects.count - suspects.lowest.len() as u64;
         for (&number, &hash) in &suspects.lowest {
-            let spec = selection.spec(seed.wrapping_add(number));
+            let spec = selection.run(seed, number);
             let how = How { keep_log: true, ..How::default() };
             let outcome = match catch_unwind(AssertUnwindSafe(|| run(&mut workspace, &spec, &how))) {
                 Ok(outcome) => outcome,

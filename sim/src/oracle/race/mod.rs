@@ -14,6 +14,7 @@
 //! | wait queue | `wake_up` | return of the sleeper |
 //! | memory | its free | its next allocation |
 //! | creation | the creator's step | the new actor's first step |
+//! | join | the joined actor's end | whatever the joiner does next |
 //! | jump | everything | everything: the next kernel begins with a clean slate |
 //!
 //! A `READ_ONCE` counts as an acquire, since the accesses that depend on it are ordered and nobody tells which those are: races behind
@@ -80,6 +81,8 @@ struct ActorState {
 /// Clocks of actors and words, and the last accesses to each word.
 pub(crate) struct RaceDetector {
     rules: RaceRules,
+    /// Stores may reach memory in another order than they were made in, which is when they are told of.
+    buffered: bool,
     actors: Vec<ActorState>,
     /// Clocks of locks, released words and wait queues, by address; look-up only.
     released: FxHashMap<u64, Clock>,
@@ -87,8 +90,8 @@ pub(crate) struct RaceDetector {
 }
 
 impl RaceDetector {
-    pub(crate) fn new(rules: RaceRules) -> RaceDetector {
-        RaceDetector { rules, actors: Vec::new(), released: FxHashMap::default(), cells: Cells::default() }
+    pub(crate) fn new(rules: RaceRules, buffered: bool) -> RaceDetector {
+        RaceDetector { rules, buffered, actors: Vec::new(), released: FxHashMap::default(), cells: Cells::default() }
     }
 
     /// From here on `actor` is in `place`.
@@ -103,6 +106,13 @@ impl RaceDetector {
         self.actor(creator).clock = clock;
         self.tick(creator);
         self.tick(actor);
+    }
+
+    /// `actor` has seen `ended` end.
+    pub(crate) fn join(&mut self, actor: ActorId, ended: ActorId) {
+        let clock = std::mem::take(&mut self.actor(ended).clock);
+        self.actor(actor).clock.join(&clock);
+        self.actor(ended).clock = clock;
     }
 
     /// `actor` lets go of a lock, or wakes a queue, at `pa`.
@@ -169,14 +179,21 @@ impl RaceDetector {
         if store {
             match flavor {
                 Flavor::Plain => {}
-                // What a marked store overwrites is no longer found by later loads.
+                // What a store overwrites is no longer found by later loads. Under store buffers nobody knows yet what overwrites what.
                 Flavor::Once => {
                     let fence = std::mem::take(&mut self.actors[actor.index()].fence);
                     if !fence.is_zero() || self.released.contains_key(&pa.0) {
-                        self.released.entry(pa.0).or_default().copy(&fence);
+                        let released = self.released.entry(pa.0).or_default();
+                        if self.buffered { released.join(&fence) } else { released.copy(&fence) }
                     }
                     self.actors[actor.index()].fence = fence;
                 }
+                Flavor::Ordered if !self.buffered => {
+                    let clock = &self.actors[actor.index()].clock;
+                    self.released.entry(pa.0).or_default().copy(clock);
+                    self.tick(actor);
+                }
+                // An atomic operation hands on what it found, too.
                 Flavor::Ordered | Flavor::Atomic => self.release(actor, pa),
             }
         }
@@ -238,7 +255,7 @@ mod tests {
 
     /// The races among a sequence of accesses, with what stands between them.
     fn races(steps: &[&Step]) -> usize {
-        let mut detector = RaceDetector::new(RaceRules::Strict);
+        let mut detector = RaceDetector::new(RaceRules::Strict, false);
         steps.iter().filter_map(|step| step(&mut detector)).count()
     }
 
@@ -305,6 +322,21 @@ mod tests {
     }
 
     #[test]
+    fn a_release_store_hands_on_nothing_of_what_it_overwrites_and_an_atomic_operation_does() {
+        let (c, flag) = (ActorId(1), Pa(0x3000));
+        let (released, seen) = (of(A, flag, true, Flavor::Ordered), of(B, flag, false, Flavor::Ordered));
+        for (flavor, count) in [(Flavor::Ordered, 1), (Flavor::Once, 1), (Flavor::Atomic, 0)] {
+            assert_eq!(races(&[&plain(A, true), &released, &of(c, flag, true, flavor), &seen, &plain(B, false)]), count, "{flavor:?}");
+        }
+    }
+
+    #[test]
+    fn a_joined_actor_comes_before_what_its_joiner_does_next() {
+        assert_eq!(races(&[&plain(A, true), &tell(|d| d.join(B, A)), &plain(B, true)]), 0);
+        assert_eq!(races(&[&plain(A, true), &tell(|d| d.join(ActorId(1), A)), &plain(B, true)]), 1);
+    }
+
+    #[test]
     fn creation_a_new_life_and_the_jump_order() {
         assert_eq!(races(&[&plain(A, true), &tell(|d| d.create(A, B)), &plain(B, true)]), 0);
         assert_eq!(races(&[&tell(|d| d.create(A, B)), &plain(A, true), &plain(B, true)]), 1);
@@ -324,7 +356,7 @@ mod tests {
     #[test]
     fn as_kcsan_is_shipped_plain_stores_race_with_plain_loads_alone() {
         for (second, flavor, count) in [(true, Flavor::Plain, 0), (false, Flavor::Once, 0), (false, Flavor::Plain, 1)] {
-            let mut detector = RaceDetector::new(RaceRules::PlainStoresAtomic);
+            let mut detector = RaceDetector::new(RaceRules::PlainStoresAtomic, false);
             detector.access(&access(A, X, 8, true, Flavor::Plain));
             let race = detector.access(&access(B, X, 8, second, flavor));
             assert_eq!(usize::from(race.is_some()), count, "{second} {flavor:?}");
@@ -333,7 +365,7 @@ mod tests {
 
     #[test]
     fn the_report_names_both_accesses_and_the_title_has_no_numbers() {
-        let mut detector = RaceDetector::new(RaceRules::Strict);
+        let mut detector = RaceDetector::new(RaceRules::Strict, false);
         detector.enter(A, "luo_preserve");
         detector.enter(B, "kho_scratch");
         detector.access(&access(A, X, 8, true, Flavor::Plain));

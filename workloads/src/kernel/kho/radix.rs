@@ -78,7 +78,10 @@ pub async fn kho_radix_add_page(t: &Task, pa: Pa, order: u8) -> Errno {
     let mut node = root;
     let mut level = KHO_TREE_MAX_DEPTH - 1;
 
-    t.mutex_lock(lock).await;
+    let locks = !t.k.has(Defect::TrackerUnlocked);
+    if locks {
+        t.mutex_lock(lock).await;
+    }
     let err = loop {
         if level == 0 {
             if anchor.is_null() && callee_fails(t, callee::NEW_LEAF) {
@@ -87,7 +90,9 @@ pub async fn kho_radix_add_page(t: &Task, pa: Pa, order: u8) -> Errno {
             let word = slot(node, bitmap_index(key) / 64);
             let bits = t.read(word).await;
             t.write(word, bits | 1 << (bitmap_index(key) % 64)).await;
-            t.mutex_unlock(lock).await;
+            if locks {
+                t.mutex_unlock(lock).await;
+            }
             return 0;
         }
         let at = slot(node, table_index(key, level));
@@ -119,7 +124,9 @@ pub async fn kho_radix_add_page(t: &Task, pa: Pa, order: u8) -> Errno {
     if !anchor.is_null() && !t.k.has(Defect::TrackerSlotDangles) {
         t.write(anchor, 0).await;
     }
-    t.mutex_unlock(lock).await;
+    if locks {
+        t.mutex_unlock(lock).await;
+    }
     err
 }
 
