@@ -56,6 +56,7 @@ pub const ALL: &[Canary] = &[
     Canary { defect: Defect::UnfreezeSkipped, scenario: "preserve-fails-midway", kernel: "tip", runs: 2000 },
     Canary { defect: Defect::DeletedFlagForgotten, scenario: "abort-and-reuse", kernel: "tip", runs: 4000 },
     Canary { defect: Defect::FailedPreserveKeepsFile, scenario: "preserve-fails-midway", kernel: "tip", runs: 400 },
+    Canary { defect: Defect::PresentTooEarly, scenario: "update-with-dma", kernel: "tip", runs: 20 },
     Canary { defect: Defect::UnpreserveKeepsHold, scenario: "abort-and-reuse", kernel: "tip", runs: 200 },
     Canary { defect: Defect::PreservedDeviceStopped, scenario: "update-with-dma", kernel: "tip", runs: 100 },
     Canary { defect: Defect::TrackerUnlocked, scenario: "abort-and-reuse", kernel: "tip", runs: 1000 },

@@ -36,7 +36,7 @@ defects! {
     /// The next array page is read from one that has been freed.
     NextAfterFree = "next-after-free", "LIFE", "reverse of reading iommu_array_hdr_ser::next before kho_unpreserve_free()";
     /// Two mappers install one intermediate table by plain store.
-    TableInstallByStore = "LU-093", "availability", "reverse of 2c3d273eabe8";
+    TableInstallByStore = "LU-093", "tables", "reverse of 2c3d273eabe8";
     /// The table list of the preserve walk leaves out the last table.
     PreserveSkipsTable = "table-not-preserved", "I2", "reverse of CLOSURE in generic_pt preserve";
     /// Rollback of a failed table list preserve stops one table early.
@@ -105,6 +105,8 @@ defects! {
     UnfreezeSkipped = "unfreeze-skipped", "callbacks", "reverse of __luo_file_unfreeze()";
     /// A preserve that its handler refuses keeps the `luo_file` made for it.
     FailedPreserveKeepsFile = "failed-preserve-keeps-file", "rollback", "reverse of the kfree on the error path of luo_preserve_file()";
+    /// A context entry is made present before its other word is stored.
+    PresentTooEarly = "present-too-early", "entries", "reverse of the order of stores in domain_context_mapping_one()";
     /// Unpreserve of an iommufd keeps its hold on the HWPTs.
     UnpreserveKeepsHold = "unpreserve-keeps-hold", "references", "reverse of the put in iommufd_liveupdate_unpreserve()";
     /// Shutdown switches bus mastering of preserved devices off, too.

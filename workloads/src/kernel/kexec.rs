@@ -5,16 +5,18 @@
 //! and the jump, on one CPU.
 //!
 //! Assumed: the mainline text read has no failing step between the live-update part and the jump. The posted abort entry (v4 2/5,
-//! 2026-03-24) exists for one; so with the guarded generation an injected failure there ([`callee::KEXEC`]) takes everything back.
+//! 2026-03-24) exists for one; so with the guarded generation a plan may have the first reboot fail there ([`callee::KEXEC`]), and everything is
+//! taken back.
 //!
 //! Not modelled: reboot notifiers, CPU hotplug, syscore operations, crash images, `preserve_context` images.
 
 use std::ops::Range;
 
 use iommu_model::addr::{Pa, Pfn};
-use sim::engine::{Group, Life};
+use sim::engine::{ChoiceKind, Group, Life};
 use sim::memory::{Field, FrameState, Ptr, field};
 use sim::sync::Mutex;
+use sim::trace::EventKind;
 
 use super::kho;
 use super::luo;
@@ -113,7 +115,8 @@ async fn kernel_kexec(t: &Task) -> Errno {
         t.phase(Phase::Preserved);
         return ret;
     }
-    if t.k.rev.luo == Luo::Guarded && mm::callee_fails(t, callee::KEXEC) {
+    if t.k.rev.luo == Luo::Guarded && t.k.env.kexec_fails() {
+        t.machine.emit(EventKind::Injected { kind: ChoiceKind::CalleeFails, class: callee::KEXEC });
         luo::liveupdate_abort_reboot(t).await;
         t.phase(Phase::Preserved);
         return EBUSY;

@@ -67,7 +67,9 @@ fn block_of(link: Ptr<ListHead>) -> Ptr<KhoBlock> {
 }
 
 async fn count_per_block(t: &Task, set: Ptr<KhoBlockSet>) -> u64 {
-    (abi::BLOCK_BYTES - BlockSer::HEADER_BYTES) / u64::from(t.read(set.at(KhoBlockSet::ENTRY_BYTES)).await.max(8))
+    let fits = (abi::BLOCK_BYTES - BlockSer::HEADER_BYTES) / u64::from(t.read(set.at(KhoBlockSet::ENTRY_BYTES)).await.max(8));
+    // Scaled, as arrays of the IOMMU FLB are: few entries fill a block, and a set has several.
+    t.k.env.plan.slots.map_or(fits, |slots| slots.min(fits))
 }
 
 /// `kho_block_set_init()`: an empty set.

@@ -15,6 +15,7 @@ mod callbacks;
 mod content;
 mod counter;
 mod definedness;
+mod entries;
 mod handover;
 mod hardware_write;
 mod i1;
@@ -129,6 +130,7 @@ pub const CATALOGUE: &[OracleInfo] = &[
     info("references", "At rest every count of holders is what the holders make it.", Defect::UnpreserveKeepsHold),
     info("rollback", "A call that fails frees whatever it had allocated.", Defect::FailedPreserveKeepsFile),
     info("undo", "A call that fails leaves every object it found as it was.", Defect::RollbackKeepsImmutable),
+    info("entries", "A context entry that is present is complete.", Defect::PresentTooEarly),
     info("adoption", "Once devices are probed, they walk only tables that this kernel has restored.", Defect::RestoreSkipsTable),
     info(
         "availability",
@@ -176,6 +178,7 @@ pub fn all_in(topo: &Rc<Topology>, counts: &Rc<RefCell<Counts>>, context: Contex
         Box::new(i9::DomainIds::new(l(), topo)),
         Box::new(i7::Immutable::new(l(), topo)),
         Box::new(hardware_write::HardwareWrite::new(l(), topo)),
+        Box::new(entries::Entries),
         Box::new(adoption::Adoption::new(l())),
         Box::new(i3::Landing::new(l())),
         Box::new(availability::Availability::new(l())),

@@ -10,7 +10,7 @@
 //!
 //! Counts are read from the objects' bytes; which word of an object counts is the kernel's layout.
 //!
-//! Cannot see: one holder too many and one too few of the same object. Bad twin: `unpreserve-keeps-hold`.
+//! Cannot see: anything in a later kernel whose first session is created before everything is finished; one holder too many and one too few of the same object. Bad twin: `unpreserve-keeps-hold`.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -119,11 +119,13 @@ impl Census {
 pub(super) struct References {
     ledger: Rc<RefCell<Ledger>>,
     before: Option<Census>,
+    /// A session was created in this kernel.
+    created: bool,
 }
 
 impl References {
     pub(super) fn new(ledger: Rc<RefCell<Ledger>>) -> References {
-        References { ledger, before: None }
+        References { ledger, before: None, created: false }
     }
 
     /// Bookkeeping of attachments, against the attachments.
@@ -165,11 +167,15 @@ impl Oracle for References {
         match event.kind {
             EventKind::Jumped { .. } => {
                 self.before = None;
+                self.created = false;
                 None
             }
             EventKind::Note { verb: verb::USER_CALL, args } => {
                 let ledger = self.ledger.borrow();
-                let first = self.before.is_none() && args[0] == u64::from(call::CREATE_SESSION);
+                // Who has created a session before may have something open that is closed later.
+                let creates = args[0] == u64::from(call::CREATE_SESSION);
+                let first = creates && !self.created;
+                self.created |= creates;
                 // What came over the jump is taken back bit by bit, until everything is finished.
                 let settled = ledger.era == 0 || ledger.phase == Phase::Finished;
                 if first && settled && ledger.alone(event) {
@@ -236,6 +242,19 @@ mod tests {
         assert_eq!(quiet(&mut bench), None);
         put(&mut bench, 0, Object::USERS.offset, 1);
         assert_eq!(quiet(&mut bench).as_deref(), Some("too-few-holders: struct iommufd_hwpt_paging"));
+    }
+
+    // Goal: nothing is held against a moment at which an earlier creator of a session may have had more open.
+    #[test]
+    fn only_before_the_first_session_is_everything_known() {
+        let mut bench = bench(&[tag::HWPT]);
+        put(&mut bench, 0, Object::USERS.offset, 2);
+        bench.jump(&[]);
+        bench.user_call(call::CREATE_SESSION);
+        bench.phase(Phase::Finished);
+        bench.user_call(call::CREATE_SESSION);
+        put(&mut bench, 0, Object::USERS.offset, 1);
+        assert_eq!(quiet(&mut bench), None);
     }
 
     // Goal: one cache tag and one record a pair of unit and domain, whatever the number of devices.

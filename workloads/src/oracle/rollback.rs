@@ -49,8 +49,9 @@ const KEPT: [Tag; 12] = [
 /// What an incoming kernel makes of the hand-over when it first looks at it, and keeps although the call at hand fails.
 const HANDED_OVER: [Tag; 5] = [tag::LUO_SESSION, tag::LUO_FILE, tag::KHO_BLOCK, tag::IOMMU_FLB_OBJ, tag::TEST_FLB];
 
-/// Calls that have done their work before they copy out an answer, and do not take it back.
-const ANSWER_LAST: [u8; 4] = [call::IOAS_MAP, call::PRESERVE_FD, call::RETRIEVE_FD, call::RETRIEVE_SESSION];
+/// Calls that have done their work before they copy out an answer, and do not take it back. A device whose bind cannot be told goes to its
+/// default domain, not back to the one it came with.
+const ANSWER_LAST: [u8; 5] = [call::VFIO_BIND, call::IOAS_MAP, call::PRESERVE_FD, call::RETRIEVE_FD, call::RETRIEVE_SESSION];
 
 /// A call under way.
 #[derive(Clone, Debug)]

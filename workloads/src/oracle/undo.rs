@@ -123,9 +123,10 @@ impl Undo {
         (there && !cached && JUDGED.contains(&object.tag)).then_some(object.tag)
     }
 
-    /// True for a failure that is remembered by design: what an incoming kernel could not take over, it does not try again.
-    fn is_remembered(number: u8, era: u8) -> bool {
-        era > 0 && [call::CREATE_SESSION, call::RETRIEVE_SESSION, call::RETRIEVE_FD].contains(&number)
+    /// True where a failure is remembered by design: what an incoming kernel could not take over, it does not try again.
+    fn is_remembered(number: u8, era: u8, tag: Tag) -> bool {
+        let takes_over = era > 0 && [call::CREATE_SESSION, call::RETRIEVE_SESSION, call::RETRIEVE_FD].contains(&number);
+        takes_over && [tag::LUO_SESSION, tag::LUO_FILE].contains(&tag)
     }
 
     fn returned(&mut self, event: &Event, view: &View<'_>, number: u8, result: i32) -> Option<Finding> {
@@ -134,7 +135,7 @@ impl Undo {
         let ledger = ledger.borrow();
         let call = ledger.call_of(event);
         let unanswered = log.unanswered && ANSWER_LAST.contains(&number);
-        if result >= 0 || call.overlapped || unanswered || log.stores.len() == STORES_MAX || Undo::is_remembered(number, ledger.era) {
+        if result >= 0 || call.overlapped || unanswered || log.stores.len() == STORES_MAX {
             return None;
         }
         // The first store of each word has the value from before.
@@ -143,7 +144,7 @@ impl Undo {
         for (pa, bytes, before) in &log.stores {
             let Some(owner) = Undo::found(view.memory, *pa, call) else { continue };
             let now = view.memory.ram.load(*pa, *bytes);
-            if now != *before {
+            if now != *before && !Undo::is_remembered(number, ledger.era, owner) {
                 let name = tag::name(owner);
                 let details = vec![
                     format!("{} returned {}", call::name(number), errno::name(result)),

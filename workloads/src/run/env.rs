@@ -1,6 +1,6 @@
 //! What lies outside the kernels of a run: the scenario, the plan, the next kernel's image, what VMMs tell their successors.
 
-use std::cell::{RefCell, RefMut};
+use std::cell::{Cell, RefCell, RefMut};
 use std::rc::Rc;
 
 use super::RunSpec;
@@ -24,6 +24,8 @@ pub struct Env {
     pub defects: Defects,
     /// The host level, when it issues the calls.
     pub host: Option<Rc<Mailbox>>,
+    /// The reboot that is to fail late has not come yet.
+    kexec_fails: Cell<bool>,
     vms: RefCell<Vec<VmState>>,
 }
 
@@ -31,7 +33,22 @@ impl Env {
     /// The environment of a run.
     pub fn new(spec: &RunSpec, plan: Plan, host: Option<Rc<Mailbox>>) -> Env {
         let vms = RefCell::new(plan.vms.iter().map(|_| VmState::default()).collect());
-        Env { scenario: spec.scenario, plan, outgoing: spec.outgoing, incoming: spec.incoming, defects: spec.defects, host, vms }
+        let kexec_fails = Cell::new(plan.kexec_fails);
+        Env {
+            kexec_fails,
+            scenario: spec.scenario,
+            plan,
+            outgoing: spec.outgoing,
+            incoming: spec.incoming,
+            defects: spec.defects,
+            host,
+            vms,
+        }
+    }
+
+    /// True once, where the plan has the first reboot fail after it has serialised.
+    pub(crate) fn kexec_fails(&self) -> bool {
+        self.kexec_fails.replace(false)
     }
 
     /// State file of a VM.

@@ -44,7 +44,7 @@ pub const PARAMETERS: &[Parameter] = &[
     Parameter::number("updates", 1, 3, "updates in a row"),
     Parameter::number("huge", 0, 1, "guest memory of each VM begins with a huge page (1) or has none (0)"),
     Parameter::number("hosted", 0, 1, "1: programs on madsim nodes issue the calls by message (flag --hosted)"),
-    Parameter::number("slots", 0, 120, "objects in an array page of the IOMMU FLB (0: as many as fit)"),
+    Parameter::number("slots", 0, 120, "objects in an array page of the IOMMU FLB, and in a block of LUO (0: as many as fit)"),
     Parameter::number("steps", 1, 10_000_000, "bound on the steps of a run"),
     Parameter::named("memory-model", &["sc", "tso", "weak"], "how CPUs order their accesses; sc unless set"),
     Parameter::named("coherent-walker", &["no", "yes"], "table walks snoop CPU caches (ECAP.C); yes unless set"),

@@ -48,7 +48,10 @@ pub struct Plan {
     pub vms: Vec<VmPlan>,
     /// Updates in a row.
     pub updates: u32,
-    /// Objects in an array page of the IOMMU FLB, where it is lowered so that arrays grow after few objects. A narrowing point.
+    /// The first reboot fails after it has serialised (assumed: see `kernel/kexec.rs`).
+    pub kexec_fails: bool,
+    /// Objects in an array page of the IOMMU FLB and entries in a `kho_block`, where lowered so that both grow after few objects. A narrowing
+    /// point.
     pub slots: Option<u64>,
 }
 
@@ -82,7 +85,7 @@ impl Plan {
     /// Draws a plan by a scenario's weights. `settings` fix what they name.
     pub fn draw(core: &Core, weights: &Weights, settings: &Settings) -> Plan {
         let fixed = |key: &str| settings.get(key).copied();
-        let nr_devices = fixed("devices").map_or_else(|| pick(core, &[1, 1, 2]), |n| n.clamp(1, 8) as u32);
+        let nr_devices = fixed("devices").map_or_else(|| pick(core, &[1, 1, 1, 2, 2, 3]), |n| n.clamp(1, 8) as u32);
         let nr_units = if nr_devices > 1 { pick(core, &[1, 2]) } else { 1 };
         let levels = pick(core, &[4, 3, 5]);
         let root_switch_invalidates = pick(core, &[false, true]);
@@ -137,7 +140,8 @@ impl Plan {
         let more = weights.reuse > 0 && weights.finish > 0 && core.odds(ChoiceKind::Workload, share(weights.reuse, 4));
         let updates = fixed("updates").map_or_else(|| if more { pick(core, &[2, 3]) } else { 1 }, |n| n.clamp(1, 3) as u32);
         let slots = fixed("slots").unwrap_or_else(|| pick(core, &[0, 0, 1, 2, 3]));
-        Plan { topo: Rc::new(topo), vms, updates, slots: (slots > 0).then_some(slots) }
+        let kexec_fails = weights.abort > 0 && core.odds(ChoiceKind::Workload, share(weights.abort, 28));
+        Plan { topo: Rc::new(topo), vms, updates, kexec_fails, slots: (slots > 0).then_some(slots) }
     }
 
     fn draw_vm(core: &Core, devices: &[Bdf], weights: &Weights, fixed: &impl Fn(&str) -> Option<u64>) -> VmPlan {

@@ -69,6 +69,10 @@ pub(super) async fn update(p: &Process, vms: &[Vm]) {
         if errno == 0 {
             p.t.phase(Phase::Preserved);
             if weights.reboot > 0 && !chance(&core, weights.abort) {
+                // Somebody else who holds the last session gives it up while the machine reboots.
+                if chance(&core, weights.abort) && below(&core, 2) == 1 {
+                    neighbours::spawn_close(p, &helpers, sessions.pop());
+                }
                 let loaded = p.kexec_load().await;
                 if loaded == 0 {
                     p.reboot().await;

@@ -10,6 +10,7 @@ use super::{Helpers, Process, below, chance};
 use crate::errno::ENOENT;
 use crate::kernel::kexec::group_of;
 use crate::kernel::mm::{self, Gfp};
+use crate::mark::Mark;
 use crate::tag;
 
 /// Starts the neighbours the scenario's weights ask for.
@@ -25,6 +26,16 @@ pub(super) fn spawn(p: &Process, helpers: &Rc<Helpers>, vms: &[Vm]) {
     }
     if chance(&core, weights.pressure) {
         start(p, helpers, "pressure", pressure);
+    }
+}
+
+/// Starts a program that closes a session.
+pub(super) fn spawn_close(p: &Process, helpers: &Rc<Helpers>, session: Option<i32>) {
+    if let Some(session) = session {
+        start(p, helpers, "closer", move |p| async move {
+            p.close(session).await;
+            p.t.mark(Mark::SessionAborted);
+        });
     }
 }
 

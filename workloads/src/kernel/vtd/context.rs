@@ -80,6 +80,9 @@ pub(super) async fn domain_context_mapping(t: &Task, domain: Ptr<Domain>, info: 
             t.write(context, 0).await;
             t.write(high_at, 0).await;
             let (low, high) = context_words(t, domain, did).await;
+            if t.k.has(Defect::PresentTooEarly) {
+                t.write_once(context, low | PRESENT).await;
+            }
             t.write(high_at, high).await;
             t.write(context, low).await;
             t.smp_wmb();
