@@ -56,6 +56,8 @@ impl Befell {
 }
 
 const ALL_REVISIONS: &[&str] = &["v1", "v2", "tip", "tip-reclaim"];
+/// Those that test immutability under `domains_rwsem`, and undo it HWPT by HWPT.
+const LOCKED_RULE: &[&str] = &["v2", "tip", "tip-reclaim"];
 
 /// The list.
 pub const LISTED: &[Known] = &[
@@ -140,6 +142,24 @@ pub const LISTED: &[Known] = &[
         functions: &[],
         injected: &[],
         befell: Some(Befell::Device(Mark::DeviceNotRestored)),
+    },
+    Known {
+        id: "F5",
+        kernels: LOCKED_RULE,
+        property: "I7",
+        title: "entry-written-while-immutable",
+        functions: &[],
+        injected: &[],
+        mark: Some(Mark::MutableWithFirstHwpt),
+    },
+    Known {
+        id: "F5",
+        kernels: LOCKED_RULE,
+        property: "I7",
+        title: "entry-cleared-while-immutable",
+        functions: &[],
+        injected: &[],
+        mark: Some(Mark::MutableWithFirstHwpt),
     },
 ];
 

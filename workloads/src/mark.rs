@@ -61,6 +61,8 @@ marks! {
     DomainIdNotReserved = "domain-id-not-reserved";
     /// A device came up without its restored domain: its probe failed, or fell back to the default domain.
     DeviceNotRestored = "device-not-restored";
+    /// An address space became mutable while another HWPT of it may still be preserved.
+    MutableWithFirstHwpt = "mutable-with-first-hwpt";
 }
 
 impl Mark {

@@ -167,6 +167,7 @@ async fn iommufd_save_hwpt(t: &Task, session: Ptr<Session>, hwpt: Ptr<HwptPaging
 async fn iommufd_unpreserve_hwpts(t: &Task, ictx: Ptr<IommufdCtx>) {
     let _in = t.call("iommufd_unpreserve_hwpts");
     let mut id = 1;
+    let mut done = 0;
     loop {
         t.spin_lock(ictx.at(IommufdCtx::XA_LOCK)).await;
         let (at, obj) = xa_find(t, ictx, id, true).await;
@@ -185,6 +186,10 @@ async fn iommufd_unpreserve_hwpts(t: &Task, ictx: Ptr<IommufdCtx>) {
         t.write(hwpt.at(HwptPaging::PRESERVED), 0).await;
         match t.k.rev.map_rule {
             MapRule::DomainsLocked => {
+                done += 1;
+                if t.k.env.plan.vms.iter().any(|vm| vm.own_tables && vm.devices.len() > done) {
+                    t.mark(Mark::MutableWithFirstHwpt);
+                }
                 let ioas = t.read(hwpt.at(HwptPaging::IOAS)).await;
                 iopt_clear_immutable(t, ioas.at(Ioas::IOPT)).await;
             }
