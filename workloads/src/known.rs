@@ -38,14 +38,19 @@ pub enum Befell {
     Device(Mark),
     /// A mark of a domain id, which the finding names.
     DomainId(Mark),
+    /// A mark that says it all: that it came suffices.
+    Run(Mark),
 }
 
 impl Befell {
     /// True when it befell what one of the lines names.
     fn is_about(self, counts: &Counts, details: &[String]) -> bool {
+        if let Befell::Run(mark) = self {
+            return counts.mark(mark) > 0;
+        }
         counts.befell.iter().any(|&(mark, of)| {
             let (wanted, name) = match self {
-                Befell::Device(wanted) => (wanted, format!("device {}", Bdf(of))),
+                Befell::Device(wanted) | Befell::Run(wanted) => (wanted, format!("device {}", Bdf(of))),
                 Befell::DomainId(wanted) => (wanted, format!("domain id {of:#x}")),
             };
             let ends = |rest: &str| !rest.starts_with(|next: char| next.is_ascii_hexdigit());
@@ -148,18 +153,18 @@ pub const LISTED: &[Known] = &[
         kernels: LOCKED_RULE,
         property: "I7",
         title: "entry-written-while-immutable",
-        functions: &[],
+        functions: &["map_range", "unmap_range"],
         injected: &[],
-        mark: Some(Mark::MutableWithFirstHwpt),
+        befell: Some(Befell::Run(Mark::MutableWithFirstHwpt)),
     },
     Known {
         id: "F5",
         kernels: LOCKED_RULE,
         property: "I7",
         title: "entry-cleared-while-immutable",
-        functions: &[],
+        functions: &["map_range", "unmap_range"],
         injected: &[],
-        mark: Some(Mark::MutableWithFirstHwpt),
+        befell: Some(Befell::Run(Mark::MutableWithFirstHwpt)),
     },
 ];
 
