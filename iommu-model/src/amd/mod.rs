@@ -61,6 +61,7 @@ mod invalidate;
 mod paging;
 mod register_file;
 mod registers;
+mod step;
 mod unit;
 mod walk;
 mod walkers;

@@ -67,6 +67,7 @@ mod register_file;
 mod registers;
 mod request;
 mod second_stage;
+mod step;
 mod unit;
 mod walk;
 mod walkers;

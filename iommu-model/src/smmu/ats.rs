@@ -17,10 +17,10 @@
 //! A unit without ATS refuses both kinds as if EATS were off (assumption: none should reach it).
 
 use super::cache::tlb::TlbEntry;
+use super::step::Grant;
 use super::stream::AtsMode;
 use super::tables::{GRANULE_4K, GRANULE_16K, GRANULE_64K};
 use super::unit::Unit;
-use super::walk::Grant;
 use crate::addr::Pa;
 use crate::ats::{AtsAnswer, RequestKind};
 use crate::decision::Decisions;

@@ -17,9 +17,10 @@ use super::cache::config::{ContextEntryCached, Level1, Level1Cached, StreamEntry
 use super::context::decode_context;
 use super::ids::StreamId;
 use super::params::ConfigFetch;
+use super::step::Grant;
 use super::stream::{StreamConfig, StreamTarget, decode_stream};
 use super::unit::Unit;
-use super::walk::{Grant, Purpose, Step};
+use super::walk::{Purpose, Step};
 use crate::addr::{PAGE_SIZE, Pa, Pasid};
 use crate::ats::RequestKind;
 use crate::decision::{Decisions, Question, ask_bool};

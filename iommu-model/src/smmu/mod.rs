@@ -66,6 +66,7 @@ mod register_file;
 mod registers;
 mod stage_1;
 mod stage_2;
+mod step;
 mod stream;
 mod tables;
 mod unit;

@@ -15,8 +15,9 @@
 use super::cache::tlb::{Found, Space, TlbEntry};
 use super::cache::walk::WalkEntry;
 use super::context::ContextConfig;
+use super::step::Grant;
 use super::unit::Unit;
-use super::walk::{Grant, Outstanding, Purpose, Step};
+use super::walk::{Outstanding, Purpose, Step};
 use crate::addr::{Iova, Pa, Pfn};
 use crate::ats::RequestKind;
 use crate::decision::{Decisions, Question, ask_bool};

@@ -11,8 +11,9 @@
 
 use super::cache::tlb::{Found, Space, TlbEntry};
 use super::cache::walk::WalkEntry;
+use super::step::Grant;
 use super::unit::Unit;
-use super::walk::{Grant, Purpose, Step};
+use super::walk::{Purpose, Step};
 use crate::addr::{Iova, Pa, Pfn};
 use crate::decision::{Decisions, Question, ask_bool};
 use crate::provenance::ProvenanceId;
