@@ -28,17 +28,23 @@
 //!
 //! MEV does not count (IHI 0070: records may be merged without it), nor do the attributes of table walks and execution.
 
+mod need;
+mod used;
+
 use super::{Change, Frames, Needs, Rules, Targets};
 use crate::addr::{Bdf, Iova, PAGE_SHIFT, Pasid, Pfn};
 use crate::ats::DeviceInvalidation;
-use crate::smmu::{AddressRange, Asid, Invalidation, StreamId, Vmid};
+use crate::smmu::{Asid, Invalidation, StreamId, Vmid};
 use crate::spec::smmu::context::{CONTEXT_BYTES, Context0, ContextLevel1, ContextTable};
 use crate::spec::smmu::descriptor::{DESCRIPTOR_SHIFT, Descriptor, LAST_LEVEL, Stage1Leaf, Stage1Table, Stage2Leaf};
 use crate::spec::smmu::stream::{
-    CONFIG_HAS_STAGE_1, CONFIG_HAS_STAGE_2, CONFIG_NESTED, CONFIG_PASSES, DEFAULT_BYPASS, FORMAT_2_LEVEL_4K, FORMAT_2_LEVEL_64K,
-    OVERRIDES_ACCESS, OVERRIDES_MEMORY, SPAN_MAX, STREAM_ENTRY_BYTES, StreamEntry0, StreamEntry1, StreamEntry2, StreamEntry3, StreamLevel1,
+    CONFIG_HAS_STAGE_1, CONFIG_HAS_STAGE_2, CONFIG_NESTED, CONFIG_PASSES, FORMAT_2_LEVEL_4K, FORMAT_2_LEVEL_64K, SPAN_MAX,
+    STREAM_ENTRY_BYTES, StreamEntry0, StreamEntry2, StreamEntry3, StreamLevel1,
 };
+pub use need::Need;
+use need::covers;
 use smallvec::smallvec;
+use used::{could_count, counts, differing};
 
 /// Kinds of entries.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -88,63 +94,6 @@ pub struct Place {
     pub device_tlb: Option<Bdf>,
 }
 
-/// A cache to clean, and of what.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Need {
-    /// Configuration caches: what is known of these streams; with `level_1` the descriptor above them too.
-    Streams {
-        /// First stream.
-        first: StreamId,
-        /// Last stream.
-        last: StreamId,
-        /// A level-1 descriptor changed.
-        level_1: bool,
-    },
-    /// Configuration caches: one CD.
-    Context {
-        /// The stream.
-        stream: StreamId,
-        /// Index of the CD.
-        substream: Pasid,
-    },
-    /// Configuration caches: a level-1 CD and every CD below.
-    Contexts(StreamId),
-    /// Translations of one ASID.
-    Asid(Vmid, Asid),
-    /// Stage-1 translations of a VMID, those joined with stage 2 included.
-    Stage1(Vmid),
-    /// Translations of a VMID, of both stages.
-    Vmid(Vmid),
-    /// Translations of some addresses.
-    Pages {
-        /// The VMID.
-        vmid: Vmid,
-        /// The ASID; none for stage 2.
-        asid: Option<Asid>,
-        /// It may be cached for every ASID.
-        global: bool,
-        /// First address.
-        first: Iova,
-        /// Bytes.
-        span_bytes: u64,
-        /// Level of the descriptor.
-        level: u8,
-        /// log2 of the granule.
-        granule: u8,
-        /// A table descriptor changed, so that Leaf must be 0.
-        non_leaf: bool,
-    },
-    /// Device TLB of a function.
-    Device {
-        /// The function.
-        source: Bdf,
-        /// First address.
-        first: Iova,
-        /// Bytes; 0 for everything.
-        span_bytes: u64,
-    },
-}
-
 /// What software can issue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Command {
@@ -161,90 +110,6 @@ pub struct SmmuRules {
     pub flush: bool,
     /// IDR3.BBML = 2: sizes may change without a break.
     pub no_break: bool,
-}
-
-/// The bits of an STE that count under a configuration (Config, S1DSS).
-fn stream_mask(config: u8, default: u8) -> [u64; 8] {
-    let mut mask = [0; 8];
-    let first = StreamEntry0::new().with_valid(true).with_config(CONFIG_NESTED);
-    mask[0] = first.into_bits();
-    if config & CONFIG_PASSES == 0 {
-        return mask;
-    }
-    let mut second = StreamEntry1::new().with_attributes(OVERRIDES_ACCESS);
-    let mut third = StreamEntry2::new();
-    let stage_1 = config & CONFIG_HAS_STAGE_1 != 0;
-    if stage_1 {
-        let context = StreamEntry0::new().with_format(3).with_context((1 << 50) - 1).with_context_bits(31);
-        mask[0] |= context.into_bits();
-        second = second.with_default_substream(3).with_context_attributes(0x3f).with_stall_disable(true).with_ats(3).with_world(3);
-        third = third.with_vmid(u16::MAX);
-    }
-    if config & CONFIG_HAS_STAGE_2 != 0 {
-        second = second.with_ats(3).with_reserved_84(0x7f);
-        third = StreamEntry2::from_bits(u64::MAX).with_reserved_144(0).with_reserved_187(0);
-        mask[3] = StreamEntry3::new().with_table((1 << 48) - 1).into_bits();
-    }
-    if !stage_1 || default == DEFAULT_BYPASS {
-        second = second.with_attributes(OVERRIDES_ACCESS | OVERRIDES_MEMORY);
-    }
-    mask[1] = second.into_bits();
-    mask[2] = third.into_bits();
-    mask
-}
-
-/// The bits of a CD that count, with TTB0 or TTB1 in use or not. MAIR0 and MAIR1 are the fourth and fifth word.
-fn context_mask(half_0: bool, half_1: bool) -> [u64; 8] {
-    let without_0 = Context0::new().with_size_0(0x3f).with_granule_0(3).with_walk_attributes_0(0x3f).into_bits();
-    let without_1 = Context0::new().with_size_1(0x3f).with_granule_1(3).with_walk_attributes_1(0x3f).into_bits();
-    let table = ContextTable::from_bits(u64::MAX).with_reserved_116(0).into_bits();
-    let first = !(if half_0 { 0 } else { without_0 } | if half_1 { 0 } else { without_1 });
-    // NSCFG, HAD and others of the second word hold beside the pointer.
-    let second = if half_0 { table } else { ContextTable::from_bits(table).with_table(0).into_bits() };
-    [first, second, if half_1 { table } else { 0 }, u64::MAX, u64::MAX, 0, 0, 0]
-}
-
-/// The bits that hardware looks at in an entry that says `words`.
-fn counts(kind: Kind, words: &[u64]) -> [u64; 8] {
-    let low = words.first().copied().unwrap_or(0);
-    let one = |mask| [mask, 0, 0, 0, 0, 0, 0, 0];
-    match kind {
-        Kind::Stream => {
-            let entry = StreamEntry0::from_bits(low);
-            let default = StreamEntry1::from_bits(words.get(1).copied().unwrap_or(0)).default_substream();
-            if entry.valid() { stream_mask(entry.config(), default) } else { one(StreamEntry0::new().with_valid(true).into_bits()) }
-        }
-        Kind::Context => {
-            let entry = Context0::from_bits(low);
-            if entry.valid() {
-                context_mask(!entry.disable_0(), !entry.disable_1())
-            } else {
-                one(Context0::new().with_valid(true).into_bits())
-            }
-        }
-        Kind::StreamLevel1 | Kind::ContextLevel1 => one(u64::MAX),
-        Kind::Stage1 { level, .. } if is_leaf(level, low) => one(!Stage1Leaf::new().with_software(0x1ff).into_bits()),
-        Kind::Stage1 { .. } => one(Stage1Table::from_bits(u64::MAX).with_low(LOW_COUNTS).with_reserved_48(0).into_bits()),
-        Kind::Stage2 { level, .. } if is_leaf(level, low) => one(!Stage2Leaf::new().with_software(0x1ff).into_bits()),
-        Kind::Stage2 { .. } => one(Descriptor::new().with_valid(true).with_table_or_page(true).with_frame((1 << 36) - 1).into_bits()),
-    }
-}
-
-/// Valid and type, of the low bits of a table descriptor.
-const LOW_COUNTS: u16 = 3;
-
-/// The bits that can ever count.
-fn could_count(kind: Kind, words: &[u64]) -> [u64; 8] {
-    match kind {
-        Kind::Stream => stream_mask(CONFIG_NESTED, DEFAULT_BYPASS),
-        Kind::Context => context_mask(true, true),
-        _ => counts(kind, words),
-    }
-}
-
-/// How many words differ in the bits of a mask.
-fn differing(old: &[u64], new: &[u64], mask: [u64; 8]) -> usize {
-    old.iter().zip(new).zip(mask).filter(|((old, new), mask)| (*old ^ *new) & mask != 0).count()
 }
 
 /// Level and granule of a descriptor.
@@ -483,48 +348,4 @@ const UNIT_16: u64 = 16;
 const fn frames(first: u64, bytes: u64) -> Frames {
     let frame = first >> PAGE_SHIFT;
     Frames { first: Pfn(frame), count: ((first + bytes - 1) >> PAGE_SHIFT) - frame + 1 }
-}
-
-/// Whether a command of the SMMU's own caches does what is needed.
-fn covers(command: Invalidation, need: Need) -> bool {
-    match (command, need) {
-        (Invalidation::Stream { stream, leaf_only }, Need::Streams { first, last, level_1 }) => {
-            first == stream && last == stream && !(level_1 && leaf_only)
-        }
-        (Invalidation::Streams { first, last }, Need::Streams { first: from, last: to, .. }) => first <= from && to <= last,
-        // What is known of a stream holds what is known of its CDs.
-        (Invalidation::Stream { stream: named, .. }, Need::Context { stream, .. } | Need::Contexts(stream)) => named == stream,
-        (Invalidation::Streams { first, last }, Need::Context { stream, .. } | Need::Contexts(stream)) => (first..=last).contains(&stream),
-        (Invalidation::Contexts { stream: named }, Need::Context { stream, .. } | Need::Contexts(stream)) => named == stream,
-        (Invalidation::Context { stream: named, substream: one, .. }, Need::Context { stream, substream }) => {
-            named == stream && one == substream
-        }
-        (Invalidation::TlbAll, Need::Asid(..) | Need::Stage1(_) | Need::Vmid(_) | Need::Pages { .. }) => true,
-        (Invalidation::Vmid { vmid: named }, Need::Asid(vmid, _) | Need::Stage1(vmid) | Need::Vmid(vmid) | Need::Pages { vmid, .. }) => {
-            named == vmid
-        }
-        (Invalidation::Stage1 { vmid: named }, Need::Asid(vmid, _) | Need::Stage1(vmid)) => named == vmid,
-        (Invalidation::Stage1 { vmid: named }, Need::Pages { vmid, asid, .. }) => named == vmid && asid.is_some(),
-        (Invalidation::Stage1Asid { vmid: named, asid: one }, Need::Asid(vmid, asid)) => named == vmid && one == asid,
-        (Invalidation::Stage1Asid { vmid: named, asid: one }, Need::Pages { vmid, asid, global, .. }) => {
-            named == vmid && Some(one) == asid && !global
-        }
-        (Invalidation::Stage1Range { vmid: named, asid: one, range }, Need::Pages { vmid, asid: Some(asid), .. }) => {
-            named == vmid && one.is_none_or(|one| one == asid) && reaches(&range, &need)
-        }
-        (Invalidation::Stage2Range { vmid: named, range }, Need::Pages { vmid, asid: None, .. }) => named == vmid && reaches(&range, &need),
-        _ => false,
-    }
-}
-
-/// Whether a range of addresses reaches all that was mapped or led to. One address of a leaf is enough to name it (IHI 0070
-/// section 4.4). TG and TTL must not spare it, and a TTL may spare what is below a table.
-fn reaches(range: &AddressRange, need: &Need) -> bool {
-    let Need::Pages { first, span_bytes, level, granule, non_leaf, .. } = *need else { return false };
-    let last = Iova(first.0.saturating_add(span_bytes.max(1) - 1));
-    let same_granule = range.granule.is_none_or(|named| named == granule);
-    if non_leaf {
-        return same_granule && !range.leaf_only && range.level.is_none() && range.first <= first && last <= range.last;
-    }
-    same_granule && range.level.is_none_or(|named| named == level) && first <= range.last && range.first <= last
 }
