@@ -28,7 +28,9 @@ mod sync;
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll};
 
 use sync::Gate;
 pub use sync::{Barrier, Condvar, Lock, RwLock, Semaphore};
@@ -316,11 +318,62 @@ impl<T: Copy> Slot<T> {
     }
 }
 
+/// An access to a [`Shared`] cell: announced when it is first polled, performed when its actor is picked. Written by hand, since every level
+/// of `async fn` is one more call in each step.
+struct Access<'a, T, F> {
+    cell: &'a Shared<T>,
+    kind: OpKind,
+    announced: bool,
+    perform: Option<F>,
+}
+
+impl<'a, T, F> Access<'a, T, F> {
+    #[inline]
+    fn new(cell: &'a Shared<T>, kind: OpKind, perform: F) -> Access<'a, T, F> {
+        Access { cell, kind, announced: false, perform: Some(perform) }
+    }
+}
+
+// Nothing in it is pinned.
+impl<T, F> Unpin for Access<'_, T, F> {}
+
+impl<T, R, F: FnOnce(&Slot<T>) -> R> Future for Access<'_, T, F> {
+    type Output = R;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<R> {
+        let this = self.get_mut();
+        if !this.announced {
+            this.announced = true;
+            this.cell.core.announce(Op::new(this.kind, this.cell.object, 8));
+            return Poll::Pending;
+        }
+        let perform = this.perform.take().expect("an access is performed once");
+        Poll::Ready(perform(&this.cell.slot))
+    }
+}
+
 impl<T: Copy> Shared<T> {
     /// Reads: one step.
-    pub async fn get(&self) -> T {
-        self.step(OpKind::Read).await;
-        self.slot.value.get()
+    #[inline]
+    pub fn get(&self) -> impl Future<Output = T> {
+        Access::new(self, OpKind::Read, |slot: &Slot<T>| slot.value.get())
+    }
+
+    /// Writes: one step.
+    #[inline]
+    pub fn set(&self, value: T) -> impl Future<Output = ()> {
+        Access::new(self, OpKind::Write, move |slot: &Slot<T>| slot.store(value))
+    }
+
+    /// Replaces the value by what `change` makes of it, atomically: one step. Returns the value before.
+    #[inline]
+    pub fn update(&self, change: impl FnOnce(T) -> T) -> impl Future<Output = T> {
+        Access::new(self, OpKind::Rmw, move |slot: &Slot<T>| {
+            let before = slot.value.get();
+            slot.store(change(before));
+            before
+        })
     }
 
     /// Waits until the value satisfies `holds`, and reads it: one step, made when it does. What a loop that reads and pauses does, without
@@ -331,20 +384,6 @@ impl<T: Copy> Shared<T> {
         watchers.pass(Op::new(OpKind::Read, self.object, 8), holds(value.get()), Box::new(holds)).await;
         is_watched.set(watchers.is_waited_for());
         value.get()
-    }
-
-    /// Writes: one step.
-    pub async fn set(&self, value: T) {
-        self.step(OpKind::Write).await;
-        self.slot.store(value);
-    }
-
-    /// Replaces the value by what `change` makes of it, atomically: one step. Returns the value before.
-    pub async fn update(&self, change: impl FnOnce(T) -> T) -> T {
-        self.step(OpKind::Rmw).await;
-        let before = self.slot.value.get();
-        self.slot.store(change(before));
-        before
     }
 
     /// Looks at the value without a step: for checks after the run, or together with the step that just happened.
@@ -361,16 +400,13 @@ impl<T: Copy> Shared<T> {
     pub fn object(&self) -> Object {
         self.object
     }
-
-    async fn step(&self, kind: OpKind) {
-        self.core.step(Op::new(kind, self.object, 8)).await;
-    }
 }
 
 impl<T: Copy + std::ops::Add<Output = T>> Shared<T> {
     /// Adds atomically: one step. Returns the value before.
-    pub async fn fetch_add(&self, summand: T) -> T {
-        self.update(|value| value + summand).await
+    #[inline]
+    pub fn fetch_add(&self, summand: T) -> impl Future<Output = T> {
+        self.update(move |value| value + summand)
     }
 }
 
@@ -379,8 +415,16 @@ impl<T: Copy + PartialEq> Shared<T> {
     ///
     /// # Errors
     /// The value found, when it is not `expected`; nothing is written then.
-    pub async fn cas(&self, expected: T, new: T) -> Result<T, T> {
-        let found = self.update(|value| if value == expected { new } else { value }).await;
-        if found == expected { Ok(found) } else { Err(found) }
+    #[inline]
+    pub fn cas(&self, expected: T, new: T) -> impl Future<Output = Result<T, T>> {
+        Access::new(self, OpKind::Rmw, move |slot: &Slot<T>| {
+            let found = slot.value.get();
+            if found == expected {
+                slot.store(new);
+                Ok(found)
+            } else {
+                Err(found)
+            }
+        })
     }
 }
