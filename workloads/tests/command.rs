@@ -325,6 +325,23 @@ fn a_sweep_is_the_same_with_any_number_of_jobs_and_in_parts() {
 }
 
 #[test]
+fn a_sweep_of_faults_says_how_much_of_the_product_it_covered() {
+    let folder = Folder::new("faults");
+    let sweep = |extra: &[&str]| {
+        let output = folder
+            .lurch(&[&["sweep", "map-vs-preserve", "--kernel", "tip", "--fail-every", "1", "--message-format", "json"], extra].concat());
+        let faults = lines(&output).into_iter().find(|line| line["type"] == "faults").expect("a line about faults");
+        let number = |key: &str| faults[key].as_u64().expect("a number");
+        (output.status.code(), number("runs"), number("of"), number("calls"), number("failed"))
+    };
+    let (code, runs, of, calls, failed) = sweep(&["--runs", "40"]);
+    assert_eq!((code, runs, of), (Some(104), 40, 4 * calls), "a part of the product is no clean claim");
+    assert!(calls > 50 && failed >= 39, "{calls} calls, {failed} runs with a failure");
+    let parts = |part| sweep(&["--partition", part]).1;
+    assert_eq!(parts("slice:1/8"), of.div_ceil(8), "an eighth of the runs");
+}
+
+#[test]
 fn a_finding_is_reported_confirmed_and_kept() {
     let folder = Folder::new("finding");
     let args = ["sweep", "flb-retrieve-enomem", "--kernel", "v2", "--runs", "40", "--results", "results", "--message-format", "json"];
