@@ -199,8 +199,6 @@ pub const ROWS: &[Row] = &[
     row(call::VFIO_OPEN, EBUSY, When::Incoming),
     row(call::VFIO_OPEN, EBUSY, When::Obstacle),
     row(call::VFIO_BIND, EBUSY, When::Incoming),
-    row(call::VFIO_BIND, EPERM, When::Incoming),
-    row(call::VFIO_BIND, EINVAL, When::Incoming),
     row(call::VFIO_ATTACH, EBUSY, When::Obstacle),
     row(call::VFIO_DETACH, EBUSY, When::Obstacle),
     row(call::VFIO_REPLACE, EBUSY, When::Obstacle),
