@@ -166,6 +166,24 @@ pub const LISTED: &[Known] = &[
         injected: &[],
         befell: Some(Befell::Run(Mark::MutableWithFirstHwpt)),
     },
+    Known {
+        id: "F6",
+        kernels: ALL_REVISIONS,
+        property: "I3",
+        title: "dma-read-passes-untranslated",
+        functions: &[],
+        injected: &[],
+        befell: Some(Befell::Device(Mark::AdoptedUnitDisabled)),
+    },
+    Known {
+        id: "F6",
+        kernels: ALL_REVISIONS,
+        property: "I3",
+        title: "dma-write-passes-untranslated",
+        functions: &[],
+        injected: &[],
+        befell: Some(Befell::Device(Mark::AdoptedUnitDisabled)),
+    },
 ];
 
 /// The listed finding that a violation is, if any. `title` is the reported one, `function` where the acting program was.

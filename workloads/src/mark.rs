@@ -63,6 +63,8 @@ marks! {
     DeviceNotRestored = "device-not-restored";
     /// An address space became mutable while another HWPT of it may still be preserved.
     MutableWithFirstHwpt = "mutable-with-first-hwpt";
+    /// Setting a unit up failed, and the error path disabled one whose translation was on.
+    AdoptedUnitDisabled = "adopted-unit-disabled";
 }
 
 impl Mark {

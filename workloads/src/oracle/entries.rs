@@ -7,6 +7,8 @@
 //! walks whatever the other fields said before. Source: Intel VT-d specification, 9.3 (context entry; domain id 0 is reserved for caching
 //! mode), 6.5.3.3 (software makes an entry present last).
 //!
+//! Judged where stores become visible in program order (memory models SC and TSO), as on every host that has this unit.
+//!
 //! Cannot see: fields that are valid and belong to another domain (I3, availability and I9 judge where that leads). Bad twin:
 //! `present-too-early`.
 

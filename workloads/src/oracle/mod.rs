@@ -48,6 +48,7 @@ mod unexplained;
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use sim::memory_model::MemoryModel;
 use sim::oracle::{Finding, Oracle};
 use sim::trace::Event;
 
@@ -154,6 +155,8 @@ pub struct Context {
     pub incompatible: bool,
     /// Objects in a page of an object array, where the plan lowers it.
     pub slots: Option<u64>,
+    /// How CPUs' stores reach memory.
+    pub model: MemoryModel,
 }
 
 /// All oracles of a run, in the order in which they are asked, and what they count in `counts`.
@@ -165,7 +168,7 @@ pub fn all(topo: &Rc<Topology>, counts: &Rc<RefCell<Counts>>) -> Vec<Box<dyn Ora
 pub fn all_in(topo: &Rc<Topology>, counts: &Rc<RefCell<Counts>>, context: Context) -> Vec<Box<dyn Oracle>> {
     let ledger = Rc::new(RefCell::new(Ledger::new(topo, context)));
     let l = || ledger.clone();
-    vec![
+    let mut oracles: Vec<Box<dyn Oracle>> = vec![
         Box::new(ledger::Keeper(l())),
         Box::new(counter::Counter::new(l(), counts.clone(), topo)),
         Box::new(i2::Closure::new(l())),
@@ -178,7 +181,6 @@ pub fn all_in(topo: &Rc<Topology>, counts: &Rc<RefCell<Counts>>, context: Contex
         Box::new(i9::DomainIds::new(l(), topo)),
         Box::new(i7::Immutable::new(l(), topo)),
         Box::new(hardware_write::HardwareWrite::new(l(), topo)),
-        Box::new(entries::Entries),
         Box::new(adoption::Adoption::new(l())),
         Box::new(i3::Landing::new(l())),
         Box::new(availability::Availability::new(l())),
@@ -193,11 +195,20 @@ pub fn all_in(topo: &Rc<Topology>, counts: &Rc<RefCell<Counts>>, context: Contex
         Box::new(l1::Quiescent::new(l())),
         Box::new(references::References::new(l())),
         Box::new(rollback::Rollback::new(l())),
-        Box::new(undo::Undo::new(l())),
         Box::new(l2::Finished::new(l())),
         Box::new(definedness::Definedness::new(l())),
-        Box::new(unexplained::Unexplained::new(l())),
-    ]
+    ];
+    // Where stores of one CPU pass each other, no order of two of them is promised; a host with this unit has none such.
+    if context.model != MemoryModel::Weak {
+        oracles.push(Box::new(entries::Entries));
+    }
+    // What waits in a store buffer is not in the memory this one reads.
+    if context.model == MemoryModel::Sc {
+        oracles.push(Box::new(undo::Undo::new(l())));
+    }
+    // It closes the call that returns: whoever asks about that call is asked before.
+    oracles.push(Box::new(unexplained::Unexplained::new(l())));
+    oracles
 }
 
 /// A finding at `event`.

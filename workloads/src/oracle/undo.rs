@@ -7,7 +7,8 @@
 //! Why: who retries, or closes, meets what an error path forgot: a count one too high, a flag that stays set, a descriptor that stays
 //! reserved, a link into freed memory. Source: facts/live-update.md 2.4 to 2.9 ("errors undo exactly the steps before them"), 4.12, 6.
 //!
-//! Not judged: pages that a memfd got meanwhile, an error that is remembered by design, and calls that had done all their
+//! Not judged: runs in which stores wait in a CPU's buffer when its call returns (memory models other than SC), pages that a memfd got
+//! meanwhile, the blocking domain that a group keeps, an error that is remembered by design, and calls that had done all their
 //! work when only their answer could not be copied out.
 //!
 //! Cannot see: tables and serialized memory (tables, tracker, handover, L1 judge those). Bad twins: `rollback-keeps-immutable`,
@@ -26,6 +27,7 @@ use smallvec::SmallVec;
 use super::contract::call;
 use super::ledger::{Call, Ledger};
 use super::{finding, kinds};
+use crate::kernel::iommu::group::Group;
 use crate::{callee, errno, tag, verb};
 
 /// Objects whose words a failed call leaves alone.
@@ -120,7 +122,9 @@ impl Undo {
         let object = slab.slots.get(slot)?;
         let there = object.state == ObjectState::Live && u64::from(object.since) < call.since;
         let cached = object.tag == tag::SHMEM_INODE && pa.0 % 4096 >= slab.offset_of(slot) + INODE_BYTES;
-        (there && !cached && JUDGED.contains(&object.tag)).then_some(object.tag)
+        // A group makes its blocking domain once, and keeps it (`__iommu_group_alloc_blocking_domain()`).
+        let kept = object.tag == tag::GROUP && pa.0 % 4096 == slab.offset_of(slot) + u64::from(Group::BLOCKING_DOMAIN.offset);
+        (there && !cached && !kept && JUDGED.contains(&object.tag)).then_some(object.tag)
     }
 
     /// True where a failure is remembered by design: what an incoming kernel could not take over, it does not try again.

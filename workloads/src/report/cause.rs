@@ -376,6 +376,10 @@ fn follow_cached(history: &History<'_>, cause: &mut Cause, finding: usize) -> bo
 
 /// What a program that went wrong relied on: words it had read and that changed, and the pointer it followed.
 fn follow_program(history: &History<'_>, cause: &mut Cause, finding: usize) {
+    // A lock, or a word that nobody wrote, is not what somebody else changed.
+    if matches!(history.outcome().verdict.property.as_str(), "LOCK" | "P7" | "RACE" | "definedness") {
+        return;
+    }
     let mut stale = stale::reads(history, finding);
     if stale.is_empty() {
         // Of a program that made something to install: that another one was faster.

@@ -156,6 +156,22 @@ impl<'a> History<'a> {
         None
     }
 
+    /// True when the memory at `pa`, handed out at `taken`, was in use when a kernel jumped before `end`, and the next one neither reserved nor
+    /// restored it: it is nobody's until that kernel hands it out.
+    pub fn is_lost_at_jump(&self, pa: Pa, taken: usize, end: usize) -> bool {
+        let jumps = self.positions(taken..end, |event| matches!(event.kind, EventKind::Jumped { .. }));
+        jumps.last().is_some_and(|&jump| !self.is_handed_over(pa, jump, end))
+    }
+
+    /// True when the kernel that begins at `jump` reserved or restored the memory at `pa` before `end`.
+    pub fn is_handed_over(&self, pa: Pa, jump: usize, end: usize) -> bool {
+        let era = self.event(jump).era;
+        self.of_frame(pa, jump..end).into_iter().any(|at| {
+            let event = self.event(at);
+            event.era == era && matches!(event.kind, EventKind::Note { verb: verb::KHO_RESERVED | verb::KHO_RESTORED, .. })
+        })
+    }
+
     /// What lies at `pa` outside the allocator when the event at `at` happens.
     pub fn region(&self, pa: Pa, at: usize) -> Option<&'a Region> {
         let era = self.events().get(at).map_or(0, |event| event.era);

@@ -11,7 +11,6 @@ use super::history::{History, Holding};
 use super::{signature, words};
 use crate::oracle;
 use crate::run::{Outcome, RunSpec, VerdictKind};
-use crate::verb;
 
 /// Columns of a report on a terminal.
 const WIDTH: usize = 100;
@@ -184,8 +183,16 @@ fn when(history: &History<'_>, at: usize) -> String {
 fn because(page: &mut Page, history: &History<'_>, cause: &Cause) {
     let failure = |at: usize| matches!(history.event(at).kind, EventKind::Injected { .. });
     let told = |link: &&Link| match link.role {
-        // Where nothing decided, who counted what is in question up and down is the story.
-        Role::Fate if cause.decider.is_none() && matches!(history.event(link.at).kind, EventKind::Store { .. }) => true,
+        // Where nothing decided, who counted what is in question up and down is the story, or who freed it; of what nobody wrote, who made it.
+        Role::Fate if cause.decider.is_none() => match history.event(link.at).kind {
+            EventKind::Store { .. } => true,
+            EventKind::FramesFreed { .. } | EventKind::ObjectFreed { .. } if history.outcome().verdict.kind == VerdictKind::Violation => {
+                let last = |&pa: &Pa| history.holding(pa, cause.finding.unwrap_or(0)).is_some_and(|holding| holding.at == link.at);
+                cause.subjects.iter().any(last)
+            }
+            EventKind::FramesTaken { .. } | EventKind::ObjectTaken { .. } => history.outcome().verdict.property == "definedness",
+            _ => false,
+        },
         Role::Lock if cause.decider.is_none() => matches!(history.event(link.at).kind, EventKind::Locked { .. }),
         Role::Request | Role::Fate | Role::Lock => cause.decider == Some(link.at),
         Role::Finding => cause.decider == Some(link.at) || failure(link.at),
@@ -214,7 +221,7 @@ fn because(page: &mut Page, history: &History<'_>, cause: &Cause) {
             page.wrapped("  ", &format!("The program lost a compare-and-exchange (step {}): the word {changed}", step(check)));
         } else {
             let steps = format!("(step {}) and what it did (step {})", step(check), step(finding));
-            page.wrapped("  ", &format!("Between the program's check {steps}, the word it had read {changed}"));
+            page.wrapped("  ", &format!("Between the program's last look at the word {steps}, the word {changed}"));
         }
     }
     if let Some(kept) = cause.kept {
@@ -239,7 +246,9 @@ fn because(page: &mut Page, history: &History<'_>, cause: &Cause) {
     let translated = good.translated.unwrap_or(good.issued);
     let done =
         good.done.filter(|&done| step(done) != step(translated)).map_or(String::new(), |done| format!(", done at step {}", step(done)));
-    let good = format!("the device's last good access (translated at step {}{done})", step(translated));
+    // Others of its accesses may have been good since, through other mappings.
+    let which = if good.iova.page() == request.iova.page() && !request.is_untranslated() { " to this page" } else { "" };
+    let good = format!("the device's last good access{which} (translated at step {}{done})", step(translated));
     let bad = format!("its first bad one (step {})", step(bad_at));
     let what = if cause.translation_changed { "what decides translation was changed by" } else { "the owner of the memory was changed by" };
     let decided = format!("{}: {}", by(history, decider), words::long(history, decider));
@@ -268,7 +277,8 @@ fn invalidations(cause: &Cause) -> String {
 
 fn remark(cause: &Cause, link: &Link) -> &'static str {
     if cause.decider == Some(link.at) {
-        return "  <== this decided";
+        // That what a program had read was changed is a fact; that it mattered is the reader's to judge.
+        return if cause.check.is_some() { "  <== changed under it" } else { "  <== this decided" };
     }
     match link.role {
         Role::Source if cause.request.is_none() => " (where that pointer came from)",
@@ -316,12 +326,7 @@ fn memory(page: &mut Page, history: &History<'_>, cause: &Cause) {
 
 /// What became of the memory at `pa` at the jump at `jump`.
 fn handed_over(history: &History<'_>, pa: Pa, jump: usize, end: usize) -> &'static str {
-    let era = history.event(jump).era;
-    let reserved = history.of_frame(pa, jump..end).into_iter().any(|at| {
-        let event = history.event(at);
-        event.era == era && matches!(event.kind, EventKind::Note { verb: verb::KHO_RESERVED | verb::KHO_RESTORED, .. })
-    });
-    match (reserved, history.holding(pa, jump)) {
+    match (history.is_handed_over(pa, jump, end), history.holding(pa, jump)) {
         (true, _) => "handed over",
         (false, Some(Holding { tag: Some(_), .. })) => "in use, and not reserved by the next kernel",
         (false, _) => "not in use",

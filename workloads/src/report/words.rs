@@ -147,8 +147,14 @@ pub fn owner(history: &History<'_>, pa: Pa, end: usize) -> (String, Option<Holdi
         return (tag::name(region.tag).to_owned(), None);
     }
     match history.holding(pa, end) {
+        Some(Holding { tag: Some(tag), at, .. }) if history.is_lost_at_jump(pa, at, end) => {
+            (format!("nobody since the jump (was: {})", tag::name(tag)), None)
+        }
         Some(holding @ Holding { tag: Some(tag), .. }) => (tag::name(tag).to_owned(), Some(holding)),
         Some(holding @ Holding { before, .. }) => (format!("free list (was: {})", tag::name(before)), Some(holding)),
+        None if history.outcome().verdict.details.iter().any(|line| *line == format!("pa {:#x} is outside RAM", pa.0)) => {
+            ("none: there is no RAM".to_owned(), None)
+        }
         None => ("free list (never handed out in this run)".to_owned(), None),
     }
 }

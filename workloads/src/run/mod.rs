@@ -129,8 +129,9 @@ impl Run {
         let fabric = build_fabric(&topo);
         let counts = Rc::new(RefCell::new(Counts::default()));
         let snapshots = Rc::new(RefCell::new(Vec::new()));
+        let model = config_of(spec, how).model;
         let mut oracles =
-            oracle::all_in(&topo, &counts, oracle::Context { incompatible: spec.outgoing != spec.incoming, slots: plan.slots });
+            oracle::all_in(&topo, &counts, oracle::Context { incompatible: spec.outgoing != spec.incoming, slots: plan.slots, model });
         oracles.retain(|oracle| how.judges.has(oracle.name()));
         if let Some(at) = how.snapshot_at {
             oracles.push(Box::new(crate::inspect::Snapshotter::new(at, snapshots.clone())));

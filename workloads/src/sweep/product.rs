@@ -4,7 +4,7 @@
 //! Assumption: an error path that is wrong is wrong whenever it is taken, or needs one more thing: that the retry fails too, that the next
 //! calls fail as well, that somebody else goes at the wrong moment, or that the memory freed on the way out is handed to the one it
 //! hurts. So a schedule is drawn with at most two delays ([`Delay`](sim::policy::Delay)), and each has one of the ways to place memory
-//! ([`Placement`](sim::alloc::Placement)). Calls are counted in a run without failures under the same schedule: up to the call that
+//! ([`sim::alloc::Placement`]). Calls are counted in a run without failures under the same schedule: up to the call that
 //! fails both runs are the same, so every one of the calls is met.
 //!
 //! Which run has which number depends on the selection and the number of schedules alone.

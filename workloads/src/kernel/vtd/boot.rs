@@ -124,6 +124,11 @@ async fn init_root(t: &Task, iommu: Ptr<IntelIommu>) -> Errno {
 async fn disable_dmar_iommu(t: &Task, iommu: Ptr<IntelIommu>) {
     let _in = t.call("disable_dmar_iommu");
     if gsts(t, iommu).await.translation_enable() {
+        // A unit that was adopted already goes with the one that failed.
+        let unit = seq_id(t, iommu);
+        for device in t.k.topo.devices.iter().filter(|device| device.unit == unit.0) {
+            t.mark_of(Mark::AdoptedUnitDisabled, device.bdf.0);
+        }
         iommu_disable_translation(t, iommu, true).await;
     }
     qi::dmar_disable_qi(t, iommu).await;
